@@ -1,1 +1,9 @@
-//! Quorate: net.
+//! What two processes must agree on: identities, messages, frames, RESP, and the connections that carry them.
+//!
+//! The rule: nothing that comes from outside is believed before its length and its shape were checked.
+//!
+//! Not here: what a message leads to (`node`), versions, rings.
+
+pub mod id;
+pub mod key;
+pub mod message;
