@@ -6,6 +6,8 @@
 //! Times travel as durations (clocks differ between machines). Object bodies are opaque here: `node/object` has their
 //! form. Not here: how messages become bytes (`frame`).
 
+#![allow(missing_docs, reason = "the derive makes resolvers whose fields carry none; all written here carry theirs")]
+
 use bytes::Bytes;
 use rkyv::{Archive, Deserialize, Serialize};
 
@@ -161,7 +163,6 @@ pub struct Reply {
 
 /// What came of a request.
 #[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Debug)]
-#[rkyv(attr(allow(missing_docs)))]
 pub enum Outcome {
     /// To a get. No values: the key is absent, and the context says what was seen of its past.
     Values {
@@ -189,7 +190,6 @@ pub enum Outcome {
 
 /// Why a request failed. Each says whether state changed and whether a retry is safe.
 #[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
-#[rkyv(attr(allow(missing_docs)))]
 pub enum Failure {
     /// Too few replicas answered in time. A put may still have reached some: retry it with its token or its context.
     Timeout {
