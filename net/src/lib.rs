@@ -7,3 +7,4 @@
 pub mod id;
 pub mod key;
 pub mod message;
+pub mod resp;
