@@ -4,10 +4,18 @@
 //! survive a crash; before, any part of them may or may not. After an error from either, nothing may be assumed of that
 //! file: an fsync is never retried.
 //!
+//! A write borrows its buffer by `Rc`, so that a record in flight can still be read from RAM.
+//!
 //! Two implementations: `dma` (glommio, `O_DIRECT`) and `simulated` (crashes, torn writes, rot, full disk, slow disk).
 //! Not here: formats; what to do about errors.
 
-use std::{future::Future, io, ops::Deref, ops::DerefMut, time::Duration};
+use std::{
+    future::Future,
+    io,
+    ops::{Deref, DerefMut},
+    rc::Rc,
+    time::Duration,
+};
 
 /// Positions, lengths and buffers of all reads and writes are multiples of this many bytes.
 pub const BLOCK: usize = 4096;
@@ -19,8 +27,8 @@ pub const BACKGROUND_CHUNK: usize = 128 << 10;
 pub trait Disk: Clone + 'static {
     /// An open file. Dropping it closes it in the background.
     type File: File<Buffer = Self::Buffer> + 'static;
-    /// Aligned memory for IO.
-    type Buffer: DerefMut<Target = [u8]> + 'static;
+    /// Aligned memory to write from.
+    type Buffer: Buffer;
 
     /// A zeroed buffer of `length` bytes (a multiple of [`BLOCK`]), so that padding never carries old bytes.
     fn buffer(&self, length: usize) -> Self::Buffer;
@@ -48,25 +56,28 @@ pub trait Disk: Clone + 'static {
     fn now(&self) -> Duration;
 }
 
+/// Aligned memory to write from.
+pub trait Buffer: DerefMut<Target = [u8]> + 'static {
+    /// Cuts the buffer to its first `length` bytes (a multiple of [`BLOCK`], no more than it has): what is written.
+    fn truncate(&mut self, length: usize);
+}
+
 /// An open file of a [`Disk`].
 pub trait File {
-    /// Aligned memory for IO.
-    type Buffer: Deref<Target = [u8]>;
+    /// Aligned memory to write from.
+    type Buffer: Buffer;
+    /// What a read gives.
+    type Bytes: Deref<Target = [u8]> + 'static;
 
     /// Bytes in the file.
     fn length(&self) -> impl Future<Output = io::Result<u64>>;
 
-    /// Writes the first `length` bytes of the buffer at `position` and gives the buffer back. Durable only after
-    /// [`File::sync`], unless the file was opened with durable writes.
-    fn write(
-        &self,
-        buffer: Self::Buffer,
-        length: usize,
-        position: u64,
-    ) -> impl Future<Output = (io::Result<()>, Option<Self::Buffer>)>;
+    /// Writes the whole buffer at `position`, or fails: a short write is an error. Durable only after [`File::sync`],
+    /// unless the file was opened with durable writes.
+    fn write(&self, buffer: Rc<Self::Buffer>, position: u64) -> impl Future<Output = io::Result<()>>;
 
     /// Reads `length` bytes at `position`; fewer only at the end of the file.
-    fn read(&self, position: u64, length: usize) -> impl Future<Output = io::Result<Self::Buffer>>;
+    fn read(&self, position: u64, length: usize) -> impl Future<Output = io::Result<Self::Bytes>>;
 
     /// Makes all completed writes durable (fdatasync).
     fn sync(&self) -> impl Future<Output = io::Result<()>>;
@@ -76,4 +87,10 @@ pub trait File {
 
     /// Cuts the file to `length` bytes.
     fn truncate(&self, length: u64) -> impl Future<Output = io::Result<()>>;
+}
+
+/// True when the error says that there is no room: the disk, the quota or the limit on file sizes.
+#[must_use]
+pub fn is_full(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::ENOSPC | libc::EDQUOT | libc::EFBIG))
 }
