@@ -1,1 +1,12 @@
-//! Quorate: node.
+//! Dynamo itself, as pure state machines, and the thin shell that runs them.
+//!
+//! The rule: outside `runtime/` nothing here reads a clock, draws from the machine's randomness, does IO or names
+//! glommio. What a core shall do next depends only on what it was told.
+//!
+//! Not here: files (`engine`), bytes on the wire (`net`).
+
+pub mod clock;
+pub mod context;
+pub mod object;
+pub mod summary;
+pub mod version;

@@ -1,0 +1,202 @@
+//! Summaries: 64 bits of a version that the index keeps in RAM, so that most puts and gets need no disk.
+//!
+//! Top two bits, then 62 more:
+//!
+//! | top | the version is | below |
+//! |---|---|---|
+//! | 0 | one write with a value, all that was ever seen | the actor's number (14), the counter (48) |
+//! | 1 | one tombstone, likewise | the same |
+//! | 2 | anything else, with a value | the version's hash |
+//! | 3 | anything else, all tombstones | the version's hash |
+//!
+//! The rule: an actor's number is never given to another actor; the table is saved with each checkpoint, whose summaries
+//! use it. Not here: clocks of more than one entry, which only the body has.
+
+use std::cell::RefCell;
+
+use ahash::AHashMap;
+use quorate_engine::versions::{Summary, Versions};
+
+use crate::{
+    object::{self, VersionHash, single_version},
+    version::{Actor, Dot, VersionVector},
+};
+
+const COUNTER_BITS: u32 = 48;
+const ACTORS_MAX: usize = 1 << 14;
+const ACTOR_BYTES: usize = 12;
+
+const SINGLE_VALUE: u64 = 0;
+const SINGLE_TOMBSTONE: u64 = 1;
+const MANY_WITH_VALUE: u64 = 2;
+const MANY_TOMBSTONES: u64 = 3;
+
+/// The actors that summaries name by number: one table per store.
+#[derive(Debug, Default)]
+pub struct ActorTable(RefCell<Interned>);
+
+#[derive(Debug, Default)]
+struct Interned {
+    actors: Vec<Actor>,
+    numbers: AHashMap<Actor, u64>,
+}
+
+impl ActorTable {
+    /// The summary of the version that is this one write, if it can be told in a summary.
+    fn single(&self, dot: Dot, value: bool) -> Option<Summary> {
+        if dot.counter >= 1 << COUNTER_BITS {
+            return None;
+        }
+        let kind = if value { SINGLE_VALUE } else { SINGLE_TOMBSTONE };
+        let number = self.0.borrow_mut().number(dot.actor)?;
+        Some(Summary(kind << VersionHash::BITS | number << COUNTER_BITS | dot.counter))
+    }
+
+    /// The whole clock of the version, when the summary holds it.
+    #[must_use]
+    pub fn clock(&self, summary: Summary) -> Option<VersionVector> {
+        self.dot(summary).map(VersionVector::of)
+    }
+
+    /// The only write of the version, when it is one.
+    #[must_use]
+    pub fn dot(&self, summary: Summary) -> Option<Dot> {
+        if kind(summary) > SINGLE_TOMBSTONE {
+            return None;
+        }
+        let number = payload(summary) >> COUNTER_BITS;
+        let actor = self.0.borrow().actors[number as usize];
+        Some(Dot { actor, counter: summary.0 & ((1 << COUNTER_BITS) - 1) })
+    }
+
+    /// The stable hash of the version.
+    #[must_use]
+    pub fn version(&self, summary: Summary) -> VersionHash {
+        self.dot(summary).map_or(VersionHash(payload(summary)), single_version)
+    }
+
+    /// Whether the version has a live value.
+    #[must_use]
+    pub fn has_value(&self, summary: Summary) -> bool {
+        matches!(kind(summary), SINGLE_VALUE | MANY_WITH_VALUE)
+    }
+}
+
+impl Interned {
+    fn number(&mut self, actor: Actor) -> Option<u64> {
+        if let Some(&number) = self.numbers.get(&actor) {
+            return Some(number);
+        }
+        if self.actors.len() == ACTORS_MAX {
+            return None;
+        }
+        let number = self.actors.len() as u64;
+        self.actors.push(actor);
+        self.numbers.insert(actor, number);
+        Some(number)
+    }
+}
+
+impl Versions for ActorTable {
+    fn summarise(&self, body: &[u8]) -> Option<Summary> {
+        let object = object::view(body).ok()?;
+        let value = object.has_value();
+        let single = object.single().and_then(|dot| self.single(dot, value));
+        let kind = if value { MANY_WITH_VALUE } else { MANY_TOMBSTONES };
+        Some(single.unwrap_or_else(|| Summary(kind << VersionHash::BITS | object.version().0)))
+    }
+
+    fn stable_hash(&self, summary: Summary) -> u64 {
+        self.version(summary).0
+    }
+
+    fn is_tombstone(&self, summary: Summary) -> bool {
+        !self.has_value(summary)
+    }
+
+    fn save(&self) -> Vec<u8> {
+        let mut saved = Vec::new();
+        for actor in &self.0.borrow().actors {
+            saved.extend_from_slice(&actor.node.to_le_bytes());
+            saved.extend_from_slice(&actor.core.to_le_bytes());
+            saved.extend_from_slice(&actor.incarnation.to_le_bytes());
+        }
+        saved
+    }
+
+    fn restore(&self, saved: &[u8]) -> bool {
+        let (actors, rest) = saved.as_chunks::<ACTOR_BYTES>();
+        let mut interned = Interned::default();
+        for bytes in actors {
+            let [n0, n1, c0, c1, incarnation @ ..] = *bytes;
+            interned.number(Actor {
+                node: u16::from_le_bytes([n0, n1]),
+                core: u16::from_le_bytes([c0, c1]),
+                incarnation: u64::from_le_bytes(incarnation),
+            });
+        }
+        let whole = rest.is_empty() && interned.actors.len() == actors.len();
+        if whole {
+            *self.0.borrow_mut() = interned;
+        }
+        whole
+    }
+}
+
+fn kind(summary: Summary) -> u64 {
+    summary.0 >> VersionHash::BITS
+}
+
+fn payload(summary: Summary) -> u64 {
+    summary.0 & ((1 << VersionHash::BITS) - 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+
+    use super::*;
+    use crate::object::{Object, Sibling};
+
+    fn write(node: u16, counter: u64, value: Option<&'static [u8]>) -> Sibling {
+        let dot = Dot { actor: Actor { node, core: 0, incarnation: 7 }, counter };
+        Sibling { dot, timestamp_ms: 0, token: None, value: value.map(Bytes::from_static) }
+    }
+
+    #[test]
+    fn a_summary_tells_what_the_body_tells() {
+        let table = ActorTable::default();
+        let first = Object::default().after_write(&VersionVector::new(), write(1, 5, Some(b"v")));
+        let second = first.after_write(&first.clock, write(2, 9, Some(b"w")));
+        let deleted = second.after_write(&second.clock, write(1, 6, None));
+        let tombstone = Object::default().after_write(&VersionVector::new(), write(3, 1, None));
+        for (object, single) in [(first, true), (second, false), (deleted, false), (tombstone, true)] {
+            let summary = table.summarise(&object.encode()).unwrap();
+            assert_eq!(table.version(summary), object.version());
+            assert_eq!(table.has_value(summary), object.has_value());
+            assert_eq!(table.clock(summary), single.then_some(object.clock));
+        }
+    }
+
+    #[test]
+    fn the_table_survives_its_saved_form() {
+        let table = ActorTable::default();
+        let object = |node| Object::default().after_write(&VersionVector::new(), write(node, 5, Some(b"v")));
+        let summaries: Vec<_> = (0..9).map(|node| table.summarise(&object(node).encode()).unwrap()).collect();
+        let restored = ActorTable::default();
+        assert!(restored.restore(&table.save()));
+        for (node, summary) in summaries.into_iter().enumerate() {
+            assert_eq!(restored.clock(summary), Some(object(node as u16).clock));
+        }
+        assert!(!restored.restore(&table.save()[1..]));
+    }
+
+    #[test]
+    fn what_does_not_fit_is_told_by_its_hash() {
+        let table = ActorTable::default();
+        let object = Object::default().after_write(&VersionVector::new(), write(1, 1 << COUNTER_BITS, Some(b"v")));
+        let summary = table.summarise(&object.encode()).unwrap();
+        assert_eq!((table.clock(summary), table.version(summary)), (None, object.version()));
+        assert_eq!(table.summarise(b"no object"), None);
+    }
+}

@@ -1,0 +1,164 @@
+//! Versions of one key: actors, dots and version vectors.
+//!
+//! The rule: an entry (a, n) claims that **all** of a's dots up to n *for this key* were seen. So an actor may mint a
+//! dot only while its core's store holds everything that it ever minted for that key; when that can be in doubt (a
+//! start, a regained partition, a lost record, hints handed off) the core takes a new incarnation, which is a new actor.
+//!
+//! Sources: Dynamo section 4.4; dotted version vectors (Preguiça et al., 2010). Pure. Not here: values (`object`), when a
+//! core renews its actor (`core`).
+
+use std::{cmp::Ordering, fmt};
+
+use quorate_net::id::Endpoint;
+use rkyv::{Archive, Deserialize, Serialize};
+
+/// One incarnation of one core: who mints dots. Incarnations are drawn at random, so a wiped or restored disk cannot
+/// bring an old one back.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[rkyv(derive(Clone, Copy))]
+pub struct Actor {
+    /// The node's id.
+    pub node: u16,
+    /// The core on it.
+    pub core: u16,
+    /// Which life of that core.
+    pub incarnation: u64,
+}
+
+/// One write event: the `counter`-th of an actor. Counters rise core-wide and are never reused.
+#[derive(Archive, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[rkyv(derive(Clone, Copy))]
+pub struct Dot {
+    /// Who wrote.
+    pub actor: Actor,
+    /// Its how-manieth write, from 1.
+    pub counter: u64,
+}
+
+/// What has been seen of a key's past: for each actor the highest counter. Sorted by actor, no counter is 0.
+#[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Hash, Default)]
+pub struct VersionVector(Vec<Dot>);
+
+impl Actor {
+    /// The actor of `core` in the life `incarnation`.
+    #[must_use]
+    pub fn new(core: Endpoint, incarnation: u64) -> Self {
+        Self { node: core.node.0, core: core.core.0, incarnation }
+    }
+}
+
+impl VersionVector {
+    /// A vector that has seen nothing.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The vector that has seen `dot` and all before it.
+    #[must_use]
+    pub fn of(dot: Dot) -> Self {
+        Self(vec![dot])
+    }
+
+    /// The vector with these entries, or `None` when they are not sorted by actor, or repeat one, or hold a counter of 0.
+    #[must_use]
+    pub fn from_entries(entries: Vec<Dot>) -> Option<Self> {
+        let sorted = entries.windows(2).all(|pair| pair[0].actor < pair[1].actor);
+        (sorted && entries.iter().all(|entry| entry.counter > 0)).then_some(Self(entries))
+    }
+
+    /// For each actor its newest dot that was seen, by actor.
+    #[must_use]
+    pub fn entries(&self) -> &[Dot] {
+        &self.0
+    }
+
+    /// True when nothing was seen.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The highest counter of `actor` that was seen, 0 for none.
+    #[must_use]
+    pub fn counter(&self, actor: Actor) -> u64 {
+        self.0.binary_search_by_key(&actor, |entry| entry.actor).map_or(0, |at| self.0[at].counter)
+    }
+
+    /// Whether the write was seen.
+    #[must_use]
+    pub fn covers(&self, dot: Dot) -> bool {
+        self.counter(dot.actor) >= dot.counter
+    }
+
+    /// Whether all that `other` has seen was seen.
+    #[must_use]
+    pub fn includes(&self, other: &Self) -> bool {
+        other.0.iter().all(|&entry| self.covers(entry))
+    }
+
+    /// Adds a write and all before it by the same actor.
+    pub fn add(&mut self, dot: Dot) {
+        match self.0.binary_search_by_key(&dot.actor, |entry| entry.actor) {
+            Ok(at) => self.0[at].counter = self.0[at].counter.max(dot.counter),
+            Err(at) => self.0.insert(at, dot),
+        }
+    }
+
+    /// Adds all that `other` has seen.
+    pub fn join(&mut self, other: &Self) {
+        for &entry in &other.0 {
+            self.add(entry);
+        }
+    }
+}
+
+/// `Less`: `a` is in the past of `b`. `None`: they are concurrent.
+impl PartialOrd for VersionVector {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        match (self.includes(other), other.includes(self)) {
+            (true, true) => Some(Ordering::Equal),
+            (true, false) => Some(Ordering::Greater),
+            (false, true) => Some(Ordering::Less),
+            (false, false) => None,
+        }
+    }
+}
+
+impl ArchivedVersionVector {
+    /// The entries, not checked for order.
+    pub fn entries(&self) -> impl ExactSizeIterator<Item = Dot> + '_ {
+        self.0.iter().map(ArchivedDot::to_dot)
+    }
+}
+
+impl ArchivedDot {
+    /// The dot itself.
+    #[must_use]
+    pub fn to_dot(&self) -> Dot {
+        let actor = Actor {
+            node: self.actor.node.to_native(),
+            core: self.actor.core.to_native(),
+            incarnation: self.actor.incarnation.to_native(),
+        };
+        Dot { actor, counter: self.counter.to_native() }
+    }
+}
+
+impl fmt::Debug for Actor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}~{:x}", self.node, self.core, self.incarnation)
+    }
+}
+
+impl fmt::Debug for Dot {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}:{}", self.actor, self.counter)
+    }
+}
+
+impl fmt::Debug for VersionVector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(&self.0).finish()
+    }
+}
