@@ -77,6 +77,14 @@ impl Key {
     }
 }
 
+impl ArchivedKey {
+    /// The encoded form, where it was received. Not a key before it was checked.
+    #[must_use]
+    pub fn encoded(&self) -> &[u8] {
+        &self.0
+    }
+}
+
 /// The name in an encoded key that was checked before.
 #[must_use]
 pub fn name_of(encoded: &[u8]) -> &[u8] {

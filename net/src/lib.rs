@@ -4,6 +4,8 @@
 //!
 //! Not here: what a message leads to (`node`), versions, rings.
 
+pub mod bounds;
+pub mod frame;
 pub mod id;
 pub mod key;
 pub mod message;

@@ -58,6 +58,16 @@ pub enum Kind {
     Probed = 7,
 }
 
+impl Kind {
+    /// The kind that a frame's header names.
+    #[must_use]
+    pub fn from_byte(byte: u8) -> Option<Self> {
+        [Self::Hello, Self::Request, Self::Reply, Self::Replicate, Self::Replicated, Self::Probe, Self::Probed]
+            .into_iter()
+            .find(|&kind| kind as u8 == byte)
+    }
+}
+
 /// Who connects to a peer port. A peer with another cluster, protocol or shape of the ring is refused.
 #[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
 pub struct Hello {
