@@ -11,7 +11,7 @@ use bytes::Bytes;
 use rkyv::{Archive, Deserialize, Serialize, rancor::Error};
 use xxhash_rust::xxh3::xxh3_64;
 
-use crate::version::{Actor, Dot, VersionVector};
+use crate::version::{Actor, Clock, Dot, VersionVector};
 
 /// The most siblings in a body that is accepted from anywhere. Far above any configured limit: a bound on the work.
 pub const SIBLINGS_MAX: usize = 4096;
@@ -23,7 +23,7 @@ pub const CLOCK_ENTRIES_MAX: usize = 4096;
 #[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Debug, Default)]
 pub struct Object {
     /// Every write that was seen, live or replaced.
-    pub clock: VersionVector,
+    pub clock: Clock,
     /// The writes that nothing has replaced, sorted by dot.
     pub siblings: Vec<Sibling>,
 }
@@ -59,11 +59,11 @@ impl VersionHash {
 impl Object {
     /// The object after a write that had seen `context`: what the context covers is replaced, the rest stays beside it.
     #[must_use]
-    pub fn after_write(&self, context: &VersionVector, write: Sibling) -> Self {
+    pub fn after_write(&self, context: &Clock, write: Sibling) -> Self {
         let mut clock = self.clock.clone();
         clock.join(context);
         assert!(!clock.covers(write.dot), "dot {:?} was minted twice", write.dot);
-        clock.add(write.dot);
+        clock.mint(write.dot);
         let mut siblings: Vec<_> =
             self.siblings.iter().filter(|sibling| !context.covers(sibling.dot)).cloned().collect();
         let at = siblings.partition_point(|sibling| sibling.dot < write.dot);
@@ -107,7 +107,8 @@ impl Object {
     /// The stable hash of this version.
     #[must_use]
     pub fn version(&self) -> VersionHash {
-        hash(self.clock.entries().iter().copied(), self.siblings.iter().map(|sibling| sibling.dot))
+        let vector = self.clock.vector().entries().iter().copied();
+        hash(vector, self.clock.beyond().iter().copied(), self.siblings.iter().map(|sibling| sibling.dot))
     }
 
     /// The live values, the winner first: the latest timestamp, then the highest dot.
@@ -131,7 +132,7 @@ impl Object {
     #[must_use]
     pub fn encode(&self) -> Bytes {
         let value_bytes: usize = self.siblings.iter().map(|s| s.value.as_ref().map_or(0, Bytes::len) + 64).sum();
-        let room = 64 + 20 * self.clock.entries().len() + value_bytes;
+        let room = 64 + 20 * (self.clock.vector().entries().len() + self.clock.beyond().len()) + value_bytes;
         let encoded: Result<Vec<u8>, Error> = rkyv::api::high::to_bytes_in(self, Vec::with_capacity(room));
         Bytes::from(encoded.expect("an object within its limits encodes"))
     }
@@ -142,7 +143,9 @@ impl Object {
     /// When the bytes are not an object, or one that no coordinator makes.
     pub fn decode(body: &Bytes) -> Result<Self, Malformed> {
         let archived = view(body)?;
-        let clock = VersionVector::from_entries(archived.clock.entries().collect()).ok_or(Malformed)?;
+        let (vector, beyond) = archived.clock.parts();
+        let vector = VersionVector::from_entries(vector.collect()).ok_or(Malformed)?;
+        let clock = Clock::from_parts(vector, beyond.collect()).ok_or(Malformed)?;
         let siblings = archived.siblings.iter().map(|sibling| Sibling {
             dot: sibling.dot.to_dot(),
             timestamp_ms: sibling.timestamp_ms.to_native(),
@@ -159,37 +162,41 @@ impl Object {
 /// When the bytes are not an object, or one that no coordinator makes.
 pub fn view(body: &[u8]) -> Result<&ArchivedObject, Malformed> {
     let archived = rkyv::access::<ArchivedObject, Error>(body).map_err(|_| Malformed)?;
-    if archived.clock.entries().len() > CLOCK_ENTRIES_MAX || archived.siblings.len() > SIBLINGS_MAX {
+    let (vector, beyond) = archived.clock.parts();
+    if vector.len() + beyond.len() > CLOCK_ENTRIES_MAX || archived.siblings.len() > SIBLINGS_MAX {
         return Err(Malformed);
     }
-    let mut before = None;
-    for entry in archived.clock.entries() {
-        if entry.counter == 0 || before.is_some_and(|actor| actor >= entry.actor) {
-            return Err(Malformed);
-        }
-        before = Some(entry.actor);
-    }
-    let mut before = None;
-    for dot in archived.siblings.iter().map(|sibling| sibling.dot.to_dot()) {
-        if before.is_some_and(|earlier| earlier >= dot) || !archived.covers(dot) {
-            return Err(Malformed);
-        }
-        before = Some(dot);
-    }
-    if before.is_none() { Err(Malformed) } else { Ok(archived) }
+    let mut live = archived.siblings.iter().map(|sibling| sibling.dot.to_dot());
+    let whole = vector.clone().all(|entry| entry.counter > 0)
+        && vector.map(|entry| entry.actor).is_sorted_by(|a, b| a < b)
+        && beyond.clone().all(|dot| dot.counter > 0)
+        && beyond.is_sorted_by(|a, b| a < b)
+        && live.len() > 0
+        && live.clone().is_sorted_by(|a, b| a < b)
+        && live.all(|dot| archived.covers(dot));
+    if whole { Ok(archived) } else { Err(Malformed) }
 }
 
 impl ArchivedObject {
     /// The stable hash of this version.
     #[must_use]
     pub fn version(&self) -> VersionHash {
-        hash(self.clock.entries(), self.siblings.iter().map(|sibling| sibling.dot.to_dot()))
+        let (vector, beyond) = self.clock.parts();
+        hash(vector, beyond, self.siblings.iter().map(|sibling| sibling.dot.to_dot()))
     }
 
     /// Whether the clock has seen the write.
     #[must_use]
     pub fn covers(&self, dot: Dot) -> bool {
-        self.clock.entries().any(|entry| entry.actor == dot.actor && entry.counter >= dot.counter)
+        let (_, mut beyond) = self.clock.parts();
+        self.covers_all_up_to(dot) || beyond.any(|single| single == dot)
+    }
+
+    /// Whether the clock has seen the write and all before it by its actor.
+    #[must_use]
+    pub fn covers_all_up_to(&self, dot: Dot) -> bool {
+        let (mut vector, _) = self.clock.parts();
+        vector.any(|entry| entry.actor == dot.actor && entry.counter >= dot.counter)
     }
 
     /// Whether any live write is a value, not a tombstone.
@@ -201,9 +208,12 @@ impl ArchivedObject {
     /// The dot of the only live write, when the clock has seen nothing else by other actors, nor later.
     #[must_use]
     pub fn single(&self) -> Option<Dot> {
-        let mut entries = self.clock.entries();
+        let (mut entries, beyond) = self.clock.parts();
         let entry = entries.next()?;
-        let alone = entries.next().is_none() && self.siblings.len() == 1 && self.siblings[0].dot.to_dot() == entry;
+        let alone = entries.next().is_none()
+            && beyond.len() == 0
+            && self.siblings.len() == 1
+            && self.siblings[0].dot.to_dot() == entry;
         alone.then_some(entry)
     }
 }
@@ -211,10 +221,14 @@ impl ArchivedObject {
 /// The hash of a version that is this one write and nothing else.
 #[must_use]
 pub fn single_version(dot: Dot) -> VersionHash {
-    hash([dot].into_iter(), [dot].into_iter())
+    hash([dot].into_iter(), [].into_iter(), [dot].into_iter())
 }
 
-fn hash(clock: impl Iterator<Item = Dot>, live: impl Iterator<Item = Dot>) -> VersionHash {
+fn hash(
+    vector: impl Iterator<Item = Dot>,
+    beyond: impl Iterator<Item = Dot>,
+    live: impl Iterator<Item = Dot>,
+) -> VersionHash {
     let mut bytes = Vec::with_capacity(128);
     let mut add = |dot: Dot| {
         bytes.extend_from_slice(&dot.actor.node.to_le_bytes());
@@ -222,9 +236,12 @@ fn hash(clock: impl Iterator<Item = Dot>, live: impl Iterator<Item = Dot>) -> Ve
         bytes.extend_from_slice(&dot.actor.incarnation.to_le_bytes());
         bytes.extend_from_slice(&dot.counter.to_le_bytes());
     };
-    clock.for_each(&mut add);
-    // No counter is 0, so this entry parts the clock from the live dots.
-    add(Dot { actor: Actor { node: 0, core: 0, incarnation: 0 }, counter: 0 });
+    // No counter is 0, so this dot parts the three lists.
+    let part = Dot { actor: Actor { node: 0, core: 0, incarnation: 0 }, counter: 0 };
+    vector.for_each(&mut add);
+    add(part);
+    beyond.for_each(&mut add);
+    add(part);
     live.for_each(&mut add);
     VersionHash((xxh3_64(&bytes) >> (64 - VersionHash::BITS)).max(1))
 }

@@ -19,7 +19,7 @@ use quorate_engine::versions::{Summary, Versions};
 
 use crate::{
     object::{self, VersionHash, single_version},
-    version::{Actor, Dot, VersionVector},
+    version::{Actor, Clock, Dot, VersionVector},
 };
 
 const COUNTER_BITS: u32 = 48;
@@ -54,8 +54,8 @@ impl ActorTable {
 
     /// The whole clock of the version, when the summary holds it.
     #[must_use]
-    pub fn clock(&self, summary: Summary) -> Option<VersionVector> {
-        self.dot(summary).map(VersionVector::of)
+    pub fn clock(&self, summary: Summary) -> Option<Clock> {
+        self.dot(summary).map(|dot| VersionVector::of(dot).into())
     }
 
     /// The only write of the version, when it is one.
@@ -166,10 +166,10 @@ mod tests {
     #[test]
     fn a_summary_tells_what_the_body_tells() {
         let table = ActorTable::default();
-        let first = Object::default().after_write(&VersionVector::new(), write(1, 5, Some(b"v")));
+        let first = Object::default().after_write(&Clock::new(), write(1, 5, Some(b"v")));
         let second = first.after_write(&first.clock, write(2, 9, Some(b"w")));
         let deleted = second.after_write(&second.clock, write(1, 6, None));
-        let tombstone = Object::default().after_write(&VersionVector::new(), write(3, 1, None));
+        let tombstone = Object::default().after_write(&Clock::new(), write(3, 1, None));
         for (object, single) in [(first, true), (second, false), (deleted, false), (tombstone, true)] {
             let summary = table.summarise(&object.encode()).unwrap();
             assert_eq!(table.version(summary), object.version());
@@ -181,7 +181,7 @@ mod tests {
     #[test]
     fn the_table_survives_its_saved_form() {
         let table = ActorTable::default();
-        let object = |node| Object::default().after_write(&VersionVector::new(), write(node, 5, Some(b"v")));
+        let object = |node| Object::default().after_write(&Clock::new(), write(node, 5, Some(b"v")));
         let summaries: Vec<_> = (0..9).map(|node| table.summarise(&object(node).encode()).unwrap()).collect();
         let restored = ActorTable::default();
         assert!(restored.restore(&table.save()));
@@ -194,7 +194,7 @@ mod tests {
     #[test]
     fn what_does_not_fit_is_told_by_its_hash() {
         let table = ActorTable::default();
-        let object = Object::default().after_write(&VersionVector::new(), write(1, 1 << COUNTER_BITS, Some(b"v")));
+        let object = Object::default().after_write(&Clock::new(), write(1, 1 << COUNTER_BITS, Some(b"v")));
         let summary = table.summarise(&object.encode()).unwrap();
         assert_eq!((table.clock(summary), table.version(summary)), (None, object.version()));
         assert_eq!(table.summarise(b"no object"), None);

@@ -35,9 +35,19 @@ pub struct Dot {
     pub counter: u64,
 }
 
-/// What has been seen of a key's past: for each actor the highest counter. Sorted by actor, no counter is 0.
+/// For each actor the highest counter up to which all was seen. Sorted by actor, no counter is 0.
 #[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Hash, Default)]
 pub struct VersionVector(Vec<Dot>);
+
+/// What has been seen of a key's past: all that a version vector claims, and single dots beyond it.
+///
+/// The dots are there for one case: a put that leaves siblings hands out a context that covers its own write but not an
+/// older sibling by the same actor. They go as soon as a vector covers them.
+#[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Hash, Default)]
+pub struct Clock {
+    vector: VersionVector,
+    beyond: Vec<Dot>,
+}
 
 impl Actor {
     /// The actor of `core` in the life `incarnation`.
@@ -113,8 +123,80 @@ impl VersionVector {
     }
 }
 
+impl Clock {
+    /// A clock that has seen nothing.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// The clock of these parts, or `None` when the dots are not sorted, or repeat, or the vector covers one.
+    #[must_use]
+    pub fn from_parts(vector: VersionVector, beyond: Vec<Dot>) -> Option<Self> {
+        let sorted = beyond.windows(2).all(|pair| pair[0] < pair[1]);
+        (sorted && !beyond.iter().any(|&dot| vector.covers(dot))).then_some(Self { vector, beyond })
+    }
+
+    /// What was seen without gaps.
+    #[must_use]
+    pub fn vector(&self) -> &VersionVector {
+        &self.vector
+    }
+
+    /// Single writes that were seen, by dot; the vector covers none of them.
+    #[must_use]
+    pub fn beyond(&self) -> &[Dot] {
+        &self.beyond
+    }
+
+    /// Whether the write was seen.
+    #[must_use]
+    pub fn covers(&self, dot: Dot) -> bool {
+        self.vector.covers(dot) || self.beyond.binary_search(&dot).is_ok()
+    }
+
+    /// Whether all that `other` has seen was seen.
+    #[must_use]
+    pub fn includes(&self, other: &Self) -> bool {
+        self.vector.includes(&other.vector) && other.beyond.iter().all(|&dot| self.covers(dot))
+    }
+
+    /// Adds a write **and all before it by its actor for this key**: for the core that mints, which holds them all.
+    pub fn mint(&mut self, dot: Dot) {
+        self.vector.add(dot);
+        self.settle();
+    }
+
+    /// Adds this one write.
+    pub fn add(&mut self, dot: Dot) {
+        self.beyond.push(dot);
+        self.settle();
+    }
+
+    /// Adds all that `other` has seen.
+    pub fn join(&mut self, other: &Self) {
+        self.vector.join(&other.vector);
+        self.beyond.extend_from_slice(&other.beyond);
+        self.settle();
+    }
+
+    fn settle(&mut self) {
+        if !self.beyond.is_empty() {
+            self.beyond.retain(|&dot| !self.vector.covers(dot));
+            self.beyond.sort_unstable();
+            self.beyond.dedup();
+        }
+    }
+}
+
+impl From<VersionVector> for Clock {
+    fn from(vector: VersionVector) -> Self {
+        Self { vector, beyond: Vec::new() }
+    }
+}
+
 /// `Less`: `a` is in the past of `b`. `None`: they are concurrent.
-impl PartialOrd for VersionVector {
+impl PartialOrd for Clock {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
         match (self.includes(other), other.includes(self)) {
             (true, true) => Some(Ordering::Equal),
@@ -127,8 +209,17 @@ impl PartialOrd for VersionVector {
 
 impl ArchivedVersionVector {
     /// The entries, not checked for order.
-    pub fn entries(&self) -> impl ExactSizeIterator<Item = Dot> + '_ {
+    pub fn entries(&self) -> impl ExactSizeIterator<Item = Dot> + Clone + '_ {
         self.0.iter().map(ArchivedDot::to_dot)
+    }
+}
+
+impl ArchivedClock {
+    /// The entries of the vector and the dots beyond it, not checked.
+    pub fn parts(
+        &self,
+    ) -> (impl ExactSizeIterator<Item = Dot> + Clone + '_, impl ExactSizeIterator<Item = Dot> + Clone + '_) {
+        (self.vector.entries(), self.beyond.iter().map(ArchivedDot::to_dot))
     }
 }
 
@@ -154,6 +245,13 @@ impl fmt::Debug for Actor {
 impl fmt::Debug for Dot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{:?}:{}", self.actor, self.counter)
+    }
+}
+
+impl fmt::Debug for Clock {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.vector)?;
+        if self.beyond.is_empty() { Ok(()) } else { write!(f, "+{:?}", self.beyond) }
     }
 }
 
