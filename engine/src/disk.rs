@@ -9,6 +9,8 @@
 //! Two implementations: `dma` (glommio, `O_DIRECT`) and `simulated` (crashes, torn writes, rot, full disk, slow disk).
 //! Not here: formats; what to do about errors.
 
+pub mod simulated;
+
 use std::{
     future::Future,
     io,
