@@ -10,3 +10,4 @@ pub mod id;
 pub mod key;
 pub mod message;
 pub mod resp;
+pub mod transport;

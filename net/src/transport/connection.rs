@@ -1,0 +1,652 @@
+//! One connection: a task that reads and a task that writes, and the handle that everyone else has.
+//!
+//! The rule: the reader gives all that one read brought to the handler, which only appends answers; the writer, woken by
+//! the first of them, runs when the reader waits again, and writes what has gathered in one piece. The two tasks own the
+//! socket, so it is closed when both have ended, whoever still holds a handle.
+//!
+//! Not here: accepting and connecting (`listener`, `link`).
+
+use std::{
+    cell::{Cell, RefCell},
+    fmt,
+    future::poll_fn,
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, Waker},
+    time::{Duration, Instant},
+};
+
+use futures_lite::{AsyncRead, AsyncWrite};
+use glommio::net::TcpStream;
+
+use super::{Limits, Transport, WhenFull, listener::Seat};
+
+/// How long a connection that we end may take to read our last answer and to close its side.
+const LINGER: Duration = Duration::from_secs(2);
+
+/// A connection of one core, never used twice while the core runs.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct ConnectionId(pub u64);
+
+/// What one connection's bytes lead to. Dropped when the connection has ended.
+pub trait Handler {
+    /// `input` is all that was received and not yet taken. Takes whole messages off its front, as many as there are.
+    /// Must not wait; answers go to [`Connection::send`], now or later.
+    fn received(&mut self, connection: &Connection, input: &[u8]) -> Taken;
+
+    /// The peer will send nothing more; what was not taken is lost. Whoever still owes answers calls
+    /// [`Connection::finish`] after the last of them.
+    fn input_ended(&mut self, connection: &Connection) {
+        connection.finish();
+    }
+
+    /// The connection has ended: nothing more can be sent on it.
+    fn closed(&mut self, connection: &Connection, reason: Closed) {
+        let _ = (connection, reason);
+    }
+}
+
+/// What a [`Handler`] took of the input.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Taken {
+    /// So many bytes from the front. The others are given again, with those that follow them.
+    pub consumed: usize,
+    /// How it goes on.
+    pub next: Next,
+}
+
+/// How a connection goes on after its [`Handler`] took something.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Next {
+    /// Read more. The message at the front of what was not consumed takes `wanted` bytes in all, as far as is known
+    /// (0: not known).
+    Read {
+        /// See above.
+        wanted: usize,
+    },
+    /// Read nothing more until [`Connection::resume`]; then the handler is asked again about what it did not consume.
+    Pause,
+    /// Write what is to be written, then end the connection.
+    Close,
+}
+
+impl Taken {
+    /// `consumed` bytes were taken; the rest is the beginning of a message of `wanted` bytes, as far as is known.
+    #[must_use]
+    pub fn read_more(consumed: usize, wanted: usize) -> Self {
+        Self { consumed, next: Next::Read { wanted } }
+    }
+}
+
+/// Why a connection ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Closed {
+    /// The peer closed it.
+    ByPeer,
+    /// This side closed it.
+    ByUs,
+    /// The network reported an error.
+    Error(io::ErrorKind),
+    /// A request, its rest, or the reading of answers took too long.
+    TimedOut,
+    /// A request is longer than is allowed.
+    InputTooLong,
+    /// The peer did not read its answers.
+    OutputFull,
+    /// All connections of the core together hold too many bytes.
+    OutOfBuffers,
+}
+
+impl fmt::Display for Closed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::ByPeer => f.write_str("closed by the peer"),
+            Self::ByUs => f.write_str("closed by this side"),
+            Self::Error(kind) => write!(f, "{kind}"),
+            Self::TimedOut => f.write_str("timed out"),
+            Self::InputTooLong => f.write_str("a request is longer than is allowed"),
+            Self::OutputFull => f.write_str("the peer did not read its answers"),
+            Self::OutOfBuffers => f.write_str("the connections of this core hold too many bytes"),
+        }
+    }
+}
+
+/// Why nothing was sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SendError {
+    /// The connection has ended or is ending.
+    Closed,
+    /// The peer has not read enough of what was sent before. The message may be tried again later.
+    Full,
+}
+
+impl fmt::Display for SendError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Closed => "not sent: the connection has ended",
+            Self::Full => "not sent: the peer has not read what was sent before",
+        })
+    }
+}
+
+impl std::error::Error for SendError {}
+
+/// The handle of a connection. Cheap to clone; it does not keep the socket open.
+#[derive(Clone)]
+pub struct Connection(Rc<Shared>);
+
+struct Shared {
+    id: ConnectionId,
+    peer: SocketAddr,
+    limits: Limits,
+    transport: Transport,
+    state: Cell<State>,
+    reason: Cell<Closed>,
+    paused: Cell<bool>,
+    input_ended: Cell<bool>,
+    /// When the peer must have sent what it owes us: the first request, the rest of one, or its end.
+    deadline: Cell<Option<Instant>>,
+    /// To be written; the writer takes it as a whole.
+    output: RefCell<Vec<u8>>,
+    /// Bytes that the writer has taken and not yet written.
+    in_flight: Cell<usize>,
+    reader: Cell<Option<Waker>>,
+    writer: Cell<Option<Waker>>,
+    /// Those who wait for the end.
+    waiting: RefCell<Vec<Waker>>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum State {
+    Open,
+    /// Output is still written, input is thrown away.
+    Finishing,
+    /// The tasks are to end.
+    Closed,
+    /// The tasks have ended.
+    Ended,
+}
+
+impl Connection {
+    pub(super) fn new(id: ConnectionId, peer: SocketAddr, limits: Limits, transport: Transport) -> Self {
+        Self(Rc::new(Shared {
+            id,
+            peer,
+            limits,
+            transport,
+            state: Cell::new(State::Open),
+            reason: Cell::new(Closed::ByUs),
+            paused: Cell::new(false),
+            input_ended: Cell::new(false),
+            deadline: Cell::new(limits.first_request_timeout.map(|limit| Instant::now() + limit)),
+            output: RefCell::default(),
+            in_flight: Cell::new(0),
+            reader: Cell::default(),
+            writer: Cell::default(),
+            waiting: RefCell::default(),
+        }))
+    }
+
+    /// Its id.
+    #[must_use]
+    pub fn id(&self) -> ConnectionId {
+        self.0.id
+    }
+
+    /// The other side's address.
+    #[must_use]
+    pub fn peer(&self) -> SocketAddr {
+        self.0.peer
+    }
+
+    /// True until either side has begun to end the connection.
+    #[must_use]
+    pub fn is_open(&self) -> bool {
+        self.0.state.get() == State::Open
+    }
+
+    /// Bytes that the peer has not yet taken.
+    #[must_use]
+    pub fn unwritten_bytes(&self) -> usize {
+        self.0.output.borrow().len() + self.0.in_flight.get()
+    }
+
+    /// Has `write` append a message to what is to be written, and wakes the writer. All that is appended before the
+    /// running task waits leaves in one write.
+    ///
+    /// # Errors
+    ///
+    /// `write` was not called, nothing is sent.
+    pub fn send(&self, write: impl FnOnce(&mut Vec<u8>)) -> Result<(), SendError> {
+        let shared = &*self.0;
+        if shared.state.get() != State::Open {
+            return Err(SendError::Closed);
+        }
+        if self.unwritten_bytes() >= shared.limits.output_bytes_max {
+            return Err(self.refuse(Closed::OutputFull));
+        }
+        let appended = {
+            let mut output = shared.output.borrow_mut();
+            if output.capacity() == 0 {
+                *output = shared.transport.take_spare();
+            }
+            let before = output.len();
+            write(&mut output);
+            assert!(output.len() >= before, "a message is appended, nothing is taken away");
+            let appended = output.len() - before;
+            if shared.transport.charge(appended) {
+                Some(appended)
+            } else {
+                output.truncate(before);
+                None
+            }
+        };
+        match appended {
+            None => Err(self.refuse(Closed::OutOfBuffers)),
+            Some(0) => Ok(()),
+            Some(_) => {
+                wake(&shared.writer);
+                Ok(())
+            }
+        }
+    }
+
+    fn refuse(&self, reason: Closed) -> SendError {
+        match self.0.limits.when_full {
+            WhenFull::Refuse => {
+                self.0.transport.count(|s| s.messages_refused += 1);
+                SendError::Full
+            }
+            WhenFull::Close => {
+                self.close_because(reason);
+                SendError::Closed
+            }
+        }
+    }
+
+    /// Reads on after [`Next::Pause`].
+    pub fn resume(&self) {
+        if self.0.paused.replace(false) {
+            wake(&self.0.reader);
+        }
+    }
+
+    /// Takes no more input, writes what is to be written, then ends the connection.
+    pub fn finish(&self) {
+        if self.0.state.get() == State::Open {
+            self.0.state.set(State::Finishing);
+            self.0.reason.set(if self.0.input_ended.get() { Closed::ByPeer } else { Closed::ByUs });
+            // Counted from the last byte written, see the writer; until then its own limit on time holds.
+            self.0.deadline.set(None);
+            wake(&self.0.reader);
+            wake(&self.0.writer);
+        }
+    }
+
+    /// Ends the connection now. What is not written yet is lost.
+    pub fn close(&self) {
+        self.close_because(Closed::ByUs);
+    }
+
+    pub(super) fn close_because(&self, reason: Closed) {
+        let shared = &*self.0;
+        match shared.state.get() {
+            State::Closed | State::Ended => return,
+            // The reason for the end is why it began.
+            State::Finishing => {}
+            State::Open => {
+                shared.reason.set(reason);
+                shared.transport.count(|s| match reason {
+                    Closed::TimedOut => s.timed_out += 1,
+                    Closed::InputTooLong | Closed::OutputFull | Closed::OutOfBuffers => s.overflowed += 1,
+                    Closed::ByPeer | Closed::ByUs | Closed::Error(_) => {}
+                });
+            }
+        }
+        shared.state.set(State::Closed);
+        wake(&shared.reader);
+        wake(&shared.writer);
+    }
+
+    /// Waits until the connection has ended, and says why.
+    pub async fn closed(&self) -> Closed {
+        poll_fn(|cx| {
+            if self.0.state.get() == State::Ended {
+                return Poll::Ready(self.0.reason.get());
+            }
+            let mut waiting = self.0.waiting.borrow_mut();
+            if !waiting.iter().any(|waker| waker.will_wake(cx.waker())) {
+                waiting.push(cx.waker().clone());
+            }
+            Poll::Pending
+        })
+        .await
+    }
+
+    pub(super) fn is_overdue(&self, now: Instant) -> bool {
+        self.0.deadline.get().is_some_and(|deadline| deadline <= now)
+    }
+
+    /// Ready when the reader may ask for more: not while the handler wants no more, nor while the peer leaves too much
+    /// unread.
+    fn poll_may_read(&self, cx: &Context<'_>) -> Poll<()> {
+        let open = self.0.state.get() == State::Open;
+        let held = self.0.paused.get() || self.unwritten_bytes() > self.0.limits.output_pause_bytes;
+        if open && held {
+            self.0.reader.set(Some(cx.waker().clone()));
+            return Poll::Pending;
+        }
+        Poll::Ready(())
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection").field("id", &self.0.id.0).field("peer", &self.0.peer).finish_non_exhaustive()
+    }
+}
+
+fn wake(slot: &Cell<Option<Waker>>) {
+    if let Some(waker) = slot.take() {
+        waker.wake();
+    }
+}
+
+/// Starts the two tasks.
+pub(super) fn spawn(connection: Connection, stream: TcpStream, handler: Box<dyn Handler>, seat: Option<Seat>) {
+    let stream = Rc::new(RefCell::new(stream));
+    let writer = glommio::spawn_local(write(connection.clone(), stream.clone()));
+    glommio::spawn_local(async move {
+        read(&connection, stream, handler).await;
+        // Whatever is still unwritten goes with the writer, so that the end is the end.
+        writer.await;
+        drop(seat);
+        connection.0.transport.forget(connection.id());
+        connection.0.state.set(State::Ended);
+        for waker in connection.0.waiting.take() {
+            waker.wake();
+        }
+    })
+    .detach();
+}
+
+async fn read(connection: &Connection, stream: Rc<RefCell<TcpStream>>, mut handler: Box<dyn Handler>) {
+    let shared = &*connection.0;
+    let mut reader = Reader { connection, stream, kept: Vec::new(), wanted: 0, charged: 0, ask_again: false };
+    loop {
+        poll_fn(|cx| connection.poll_may_read(cx)).await;
+        match shared.state.get() {
+            State::Open => {}
+            State::Finishing => break,
+            State::Closed | State::Ended => break,
+        }
+        if std::mem::take(&mut reader.ask_again) && !reader.kept.is_empty() {
+            reader.handle_kept(handler.as_mut());
+            continue;
+        }
+        match reader.read().await {
+            Some((scratch, Ok(0))) => {
+                shared.transport.put_scratch(scratch);
+                shared.input_ended.set(true);
+                shared.deadline.set(Some(Instant::now() + shared.limits.request_timeout));
+                handler.input_ended(connection);
+                break;
+            }
+            Some((scratch, Ok(count))) => {
+                reader.handle(handler.as_mut(), scratch, count);
+                // A peer that always has more must not keep the core for itself.
+                glommio::executor().yield_if_needed().await;
+            }
+            Some((scratch, Err(error))) => {
+                shared.transport.put_scratch(scratch);
+                connection.close_because(closed_by(&error));
+            }
+            // Somebody ended the connection.
+            None => {}
+        }
+    }
+    reader.forget_input();
+    reader.linger().await;
+    connection.close();
+    handler.closed(connection, shared.reason.get());
+}
+
+struct Reader<'a> {
+    connection: &'a Connection,
+    stream: Rc<RefCell<TcpStream>>,
+    /// Input that the handler has not consumed.
+    kept: Vec<u8>,
+    /// Bytes of the message at the front of `kept`, as far as is known; 0 when not.
+    wanted: usize,
+    /// Bytes of the core's buffers that `kept` stands for.
+    charged: usize,
+    /// The handler paused, so what is kept may hold whole messages.
+    ask_again: bool,
+}
+
+impl Reader<'_> {
+    /// One read into the core's scratch buffer, which comes back with the result; `None` when the connection is ending.
+    async fn read(&self) -> Option<(Vec<u8>, io::Result<usize>)> {
+        let shared = &*self.connection.0;
+        poll_fn(|cx| {
+            if shared.state.get() != State::Open {
+                return Poll::Ready(None);
+            }
+            self.poll_read(cx).map(Some)
+        })
+        .await
+    }
+
+    fn poll_read(&self, cx: &mut Context<'_>) -> Poll<(Vec<u8>, io::Result<usize>)> {
+        let shared = &*self.connection.0;
+        let mut scratch = shared.transport.take_scratch();
+        match Pin::new(&mut *self.stream.borrow_mut()).poll_read(cx, &mut scratch) {
+            Poll::Ready(result) => {
+                if let Ok(count) = result {
+                    shared.transport.count(|s| {
+                        s.reads += 1;
+                        s.bytes_read += count as u64;
+                    });
+                }
+                Poll::Ready((scratch, result))
+            }
+            Poll::Pending => {
+                shared.transport.put_scratch(scratch);
+                shared.reader.set(Some(cx.waker().clone()));
+                Poll::Pending
+            }
+        }
+    }
+
+    /// Gives the first `count` bytes of `scratch` to the handler: in place when nothing was kept from before.
+    fn handle(&mut self, handler: &mut dyn Handler, scratch: Vec<u8>, count: usize) {
+        let input = &scratch[..count];
+        if self.kept.is_empty() {
+            let taken = handler.received(self.connection, input);
+            self.wanted = 0;
+            if self.keep(&input[taken.consumed..]) {
+                self.go_on(taken);
+            }
+        } else if self.keep(input) {
+            self.handle_kept(handler);
+        }
+        self.connection.0.transport.put_scratch(scratch);
+    }
+
+    fn handle_kept(&mut self, handler: &mut dyn Handler) {
+        let taken = handler.received(self.connection, &self.kept);
+        assert!(taken.consumed <= self.kept.len(), "a handler consumes what it was given");
+        self.kept.drain(..taken.consumed);
+        self.go_on(taken);
+    }
+
+    fn go_on(&mut self, taken: Taken) {
+        let shared = &*self.connection.0;
+        match taken.next {
+            Next::Close => return self.connection.finish(),
+            Next::Pause => {
+                shared.paused.set(true);
+                self.ask_again = true;
+                shared.deadline.set(None);
+            }
+            Next::Read { wanted } => {
+                if self.kept.len().max(wanted) > shared.limits.input_bytes_max {
+                    return self.connection.close_because(Closed::InputTooLong);
+                }
+                let had_deadline = shared.deadline.get().is_some();
+                if self.kept.is_empty() {
+                    if taken.consumed > 0 {
+                        shared.deadline.set(None);
+                    }
+                } else if taken.consumed > 0 || !had_deadline {
+                    shared.deadline.set(Some(Instant::now() + shared.limits.request_timeout));
+                }
+                self.wanted = wanted;
+            }
+        }
+        if self.kept.is_empty() {
+            self.forget_input();
+        }
+    }
+
+    /// Appends `input` to what is kept. The buffer grows with what has arrived, at most doubling, and not past the message
+    /// that it is for. False when the connection ended for lack of buffers.
+    fn keep(&mut self, input: &[u8]) -> bool {
+        let needed = self.kept.len() + input.len();
+        if needed > self.kept.capacity() {
+            let most = if self.wanted == 0 { usize::MAX } else { self.wanted };
+            let capacity = (2 * self.kept.capacity()).min(most).max(needed);
+            self.kept.reserve_exact(capacity - self.kept.len());
+        }
+        self.kept.extend_from_slice(input);
+        let capacity = self.kept.capacity();
+        if capacity > self.charged {
+            if !self.connection.0.transport.charge(capacity - self.charged) {
+                self.connection.close_because(Closed::OutOfBuffers);
+                return false;
+            }
+            self.charged = capacity;
+        }
+        true
+    }
+
+    fn forget_input(&mut self) {
+        self.kept = Vec::new();
+        self.connection.0.transport.release(std::mem::take(&mut self.charged));
+    }
+
+    /// After our last answer: reads and throws away until the peer closes or the deadline passes. A socket that is closed
+    /// with unread input resets the connection, and the peer might never see the answer.
+    async fn linger(&self) {
+        let shared = &*self.connection.0;
+        loop {
+            let end = poll_fn(|cx| {
+                if matches!(shared.state.get(), State::Closed | State::Ended) {
+                    return Poll::Ready(true);
+                }
+                if shared.input_ended.get() {
+                    // Nothing more to read; the writer, or the deadline, ends it.
+                    shared.reader.set(Some(cx.waker().clone()));
+                    return Poll::Pending;
+                }
+                self.poll_read(cx).map(|(scratch, result)| {
+                    shared.transport.put_scratch(scratch);
+                    !matches!(result, Ok(1..))
+                })
+            })
+            .await;
+            if end {
+                return;
+            }
+            glommio::executor().yield_if_needed().await;
+        }
+    }
+}
+
+impl Drop for Reader<'_> {
+    fn drop(&mut self) {
+        self.forget_input();
+    }
+}
+
+async fn write(connection: Connection, stream: Rc<RefCell<TcpStream>>) {
+    let shared = &*connection.0;
+    while wait_for_output(shared).await {
+        let buffer = shared.output.take();
+        if buffer.is_empty() {
+            // All is written and no more will be.
+            let _ = poll_fn(|cx| Pin::new(&mut *stream.borrow_mut()).poll_close(cx)).await;
+            if shared.input_ended.get() {
+                connection.close();
+            } else {
+                shared.deadline.set(Some(Instant::now() + LINGER));
+            }
+            return;
+        }
+        shared.in_flight.set(buffer.len());
+        if let Err(error) = write_buffer(shared, &stream, &buffer).await {
+            connection.close_because(closed_by(&error));
+        }
+        shared.transport.put_spare(buffer);
+        if connection.unwritten_bytes() <= shared.limits.output_pause_bytes / 2 {
+            wake(&shared.reader);
+        }
+    }
+    // Sent at once, where the socket's own close would wait for what the reactor still holds of it.
+    let _ = poll_fn(|cx| Pin::new(&mut *stream.borrow_mut()).poll_close(cx)).await;
+    let lost = connection.unwritten_bytes();
+    shared.output.take();
+    shared.in_flight.set(0);
+    shared.transport.release(lost);
+}
+
+/// False when the connection is to end now.
+async fn wait_for_output(shared: &Shared) -> bool {
+    poll_fn(|cx| match shared.state.get() {
+        State::Closed | State::Ended => Poll::Ready(false),
+        State::Open if shared.output.borrow().is_empty() => {
+            shared.writer.set(Some(cx.waker().clone()));
+            Poll::Pending
+        }
+        State::Open | State::Finishing => Poll::Ready(true),
+    })
+    .await
+}
+
+async fn write_buffer(shared: &Shared, stream: &Rc<RefCell<TcpStream>>, buffer: &[u8]) -> io::Result<()> {
+    let mut written = 0;
+    while written < buffer.len() {
+        let count = poll_fn(|cx| {
+            if shared.state.get() == State::Closed {
+                return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+            }
+            let poll = Pin::new(&mut *stream.borrow_mut()).poll_write(cx, &buffer[written..]);
+            if poll.is_pending() {
+                shared.writer.set(Some(cx.waker().clone()));
+            }
+            poll
+        })
+        .await?;
+        if count == 0 {
+            return Err(io::ErrorKind::WriteZero.into());
+        }
+        written += count;
+        shared.in_flight.set(buffer.len() - written);
+        shared.transport.release(count);
+        shared.transport.count(|s| {
+            s.writes += 1;
+            s.bytes_written += count as u64;
+        });
+    }
+    Ok(())
+}
+
+fn closed_by(error: &io::Error) -> Closed {
+    match error.kind() {
+        io::ErrorKind::TimedOut => Closed::TimedOut,
+        io::ErrorKind::ConnectionReset | io::ErrorKind::BrokenPipe => Closed::ByPeer,
+        kind => Closed::Error(kind),
+    }
+}
