@@ -6,6 +6,7 @@
 //! Not here: files (`engine`), bytes on the wire (`net`).
 
 pub mod clock;
+pub mod config;
 pub mod context;
 pub mod object;
 pub mod summary;

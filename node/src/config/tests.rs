@@ -1,0 +1,268 @@
+use std::net::{IpAddr, Ipv4Addr};
+
+use super::*;
+
+/// One node, as short as can be; `NODE`, `CLUSTER`, `MEMBER` and `REST` are where a case adds its lines.
+const SMALL: &str = r#"
+[node]
+id = 1
+NODE
+[cluster]
+name = "test"
+secret = "0123456789abcdef"
+read_quorum = 1
+write_quorum = 1
+CLUSTER
+[[cluster.node]]
+id = 1
+address = "127.0.0.1"
+MEMBER
+REST
+"#;
+
+fn small(place: &str, lines: &str) -> String {
+    let mut text = SMALL.to_owned();
+    for name in ["NODE", "CLUSTER", "MEMBER", "REST"] {
+        text = text.replace(name, if name == place { lines } else { "" });
+    }
+    text
+}
+
+fn check_bad(text: &str, wanted: &str) {
+    match Config::parse(text) {
+        Ok(_) => panic!("accepted, but wanted: {wanted}\n{text}"),
+        Err(error) => assert!(error.to_string().contains(wanted), "got:    {error}\nwanted: {wanted}"),
+    }
+}
+
+#[test]
+fn defaults_are_those_of_the_design() {
+    let config = Config::parse(&small("", "")).unwrap();
+    let member = Member {
+        id: NodeId(1),
+        address: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        cores: 1,
+        rack: String::new(),
+        weight: 1.0,
+        port: 7400,
+        core_port: 7401,
+        peer_port: 7500,
+        http_port: 7600,
+    };
+    assert_eq!(config.member(), &member);
+    assert_eq!((config.cluster.partitions, config.cluster.replicas), (1024, 3));
+    assert_eq!(config.limits.value, 1 << 20);
+    assert_eq!(config.limits.timeout, Duration::from_secs(2));
+    let core = &config.cores[0];
+    assert_eq!((core.cpu, core.spin_before_park, core.store.capacity), (None, Duration::ZERO, None));
+    assert_eq!((core.store.segment, core.store.cache, core.store.commit), (64 << 20, 256 << 20, Commit::Dsync));
+    assert_eq!(core.data, Path::new("data/core-0"));
+    assert_eq!(config.relative_to(Path::new("/srv/one")).cores[0].data, Path::new("/srv/one/data/core-0"));
+}
+
+#[test]
+fn what_is_set_is_kept() {
+    let text = r#"
+[node]
+id = 2
+data = "/var/lib/quorate"
+insecure = true
+[cluster]
+name = "prod"
+secret = "0123456789abcdef"
+partitions = 256
+replicas = 2
+read_quorum = 1
+write_quorum = 2
+[[cluster.node]]
+id = 2
+address = "10.0.0.2"
+cores = 2
+rack = "r1"
+weight = 2
+[[cluster.node]]
+id = 1
+address = "10.0.0.1"
+port = 1000
+[limits]
+value = "64KiB"
+object = "1MiB"
+siblings = 8
+timeout = "250ms"
+connections = 10
+operations = 20
+[store]
+capacity = "1GiB"
+segment = "4MiB"
+cache = "0B"
+commits_in_flight = 4
+commit = "fdatasync"
+checkpoint_every = "8MiB"
+queue = "2MiB"
+[[core]]
+id = 1
+cpu = 3
+spin_before_park = "50us"
+cache = "1MiB"
+capacity = "2GiB"
+data = "fast"
+"#;
+    let config = Config::parse(text).unwrap();
+    assert_eq!(config.cluster.members.iter().map(|member| member.id.0).collect::<Vec<_>>(), [1, 2]);
+    assert_eq!((config.member().weight, config.member().cores), (2.0, 2));
+    assert_eq!((config.cluster.read_quorum, config.cluster.write_quorum), (1, 2));
+    let limits = Limits {
+        value: 64 << 10,
+        object: 1 << 20,
+        siblings: 8,
+        timeout: Duration::from_millis(250),
+        connections: 10,
+        operations: 20,
+    };
+    assert_eq!(config.limits, limits);
+    let store = Store {
+        capacity: Some(1 << 30),
+        segment: 4 << 20,
+        cache: 0,
+        commits_in_flight: 4,
+        commit: Commit::Fdatasync,
+        checkpoint_every: 8 << 20,
+        queue: 2 << 20,
+    };
+    assert_eq!(config.cores[0].store, store);
+    assert_eq!(config.cores[1].store, Store { capacity: Some(2 << 30), cache: 1 << 20, ..store });
+    assert_eq!((config.cores[1].cpu, config.cores[1].spin_before_park), (Some(3), Duration::from_micros(50)));
+    assert_eq!(config.relative_to(Path::new("/etc")).cores[1].data, Path::new("/etc/fast"));
+}
+
+#[test]
+fn unknown_keys_are_told_with_their_line_and_what_was_meant() {
+    let cases = [
+        ("REST", "[store]\nsegmnt = \"64MiB\"", "line 16: unknown key `segmnt` in [store]; did you mean `segment`?"),
+        ("REST", "[limits]\nvlaue = \"1MiB\"", "unknown key `vlaue` in [limits]; did you mean `value`?"),
+        ("REST", "[logging]", "unknown key `logging`; known are `node`, `cluster`, `limits`, `store`, `core`"),
+        ("NODE", "insecur = true", "unknown key `insecur` in [node]; did you mean `insecure`?"),
+        ("CLUSTER", "replica = 3", "unknown key `replica` in [cluster]; did you mean `replicas`?"),
+        ("MEMBER", "zone = \"a\"", "unknown key `zone` in [[cluster.node]]; known are"),
+        ("REST", "[[core]]\nid = 0\ncpus = 1", "unknown key `cpus` in [[core]]; did you mean `cpu`?"),
+    ];
+    for (place, lines, wanted) in cases {
+        check_bad(&small(place, lines), wanted);
+    }
+    // A misspelt key that had to be there is told as misspelt, not as missing.
+    check_bad(&small("", "").replace("secret", "secrt"), "unknown key `secrt` in [cluster]; did you mean `secret`?");
+}
+
+#[test]
+fn units_are_required() {
+    let cases = [
+        (
+            "[limits]\nvalue = 64",
+            "line 16: `value` in [limits] needs a unit and quotes, such as \"64MiB\"; got the bare",
+        ),
+        ("[limits]\nvalue = \"64\"", "`value` in [limits] needs a unit (B, KiB, MiB, GiB, TiB); got \"64\""),
+        ("[limits]\nvalue = \"1MB\"", "unknown unit \"MB\"; known are B, KiB, MiB"),
+        ("[limits]\nvalue = \"5ms\"", "unknown unit \"ms\""),
+        ("[limits]\nvalue = \"1.5MiB\"", "whole number"),
+        ("[limits]\ntimeout = 2", "needs a unit and quotes, such as \"5ms\""),
+        ("[limits]\ntimeout = 2.0", "must be text such as \"5ms\", not a number"),
+        ("[limits]\ntimeout = \"2 s\"", "unknown unit \" s\"; known are us, ms, s"),
+        ("[store]\ncache = \"99999999999TiB\"", "too large"),
+        ("[[core]]\nid = 0\nspin_before_park = \"1GiB\"", "unknown unit \"GiB\""),
+    ];
+    for (lines, wanted) in cases {
+        check_bad(&small("REST", lines), wanted);
+    }
+}
+
+#[test]
+fn ranges_are_checked() {
+    let cases = [
+        ("CLUSTER", "partitions = 32", "`partitions` in [cluster] must be from 64 to 16384"),
+        ("CLUSTER", "partitions = 32768", "must be from 64 to 16384"),
+        ("CLUSTER", "partitions = 1000", "must be a power of two, such as 512 or 1024"),
+        ("CLUSTER", "partitions = -64", "must be from 64 to 16384"),
+        ("CLUSTER", "replicas = 0", "must be from 1 to 7"),
+        ("CLUSTER", "replicas = 8", "must be from 1 to 7"),
+        ("CLUSTER", "replicas = \"3\"", "must be a whole number, not text"),
+        ("MEMBER", "cores = 0", "must be from 1 to 256"),
+        ("MEMBER", "cores = 257", "must be from 1 to 256"),
+        ("MEMBER", "weight = 0", "must be from 0.01 to 100"),
+        ("MEMBER", "weight = nan", "must be from 0.01 to 100"),
+        ("MEMBER", "port = 0", "must be from 1 to 65535"),
+        ("MEMBER", "cores = 2\ncore_port = 65535", "must be from 1 to 65534"),
+        ("REST", "[limits]\nvalue = \"9MiB\"", "must be from 1B to 8MiB"),
+        ("REST", "[limits]\nvalue = \"8MiB\"\nobject = \"8MiB\"", "must be at least 1KiB more than `value`"),
+        ("REST", "[limits]\ntimeout = \"1us\"", "must be from 10ms to 1min"),
+        ("REST", "[limits]\nsiblings = 0", "must be from 1 to 1024"),
+        ("REST", "[store]\nsegment = \"128MiB\"", "must be from 1MiB to 64MiB"),
+        ("REST", "[store]\nsegment = \"1048577B\"", "must be a multiple of 128KiB"),
+        ("REST", "[store]\nsegment = \"8MiB\"", "must hold the largest object"),
+        ("REST", "[store]\nqueue = \"1MiB\"", "must hold the largest object"),
+        ("REST", "[limits]\nobject = \"32MiB\"", "`queue` in [store] must hold the largest object"),
+        ("REST", "[store]\ncapacity = \"64MiB\"", "must hold at least 8 segments"),
+        ("REST", "[store]\ncommits_in_flight = 5", "must be from 1 to 4"),
+        ("REST", "[store]\ncommit = \"later\"", "must be \"dsync\" or \"fdatasync\", not \"later\""),
+        ("REST", "[[core]]\nid = 1", "`id` in [[core]] must be from 0 to 0"),
+        ("REST", "[[core]]\ncpu = 1", "`id` is missing in [[core]]"),
+        ("REST", "[[core]]\nid = 0\n[[core]]\nid = 0", "line 18: `id` in [[core]] core 0 is configured twice"),
+        ("REST", "[core]\nid = 0", "must be tables, each under `[[core]]`, not a table"),
+        ("REST", "store = 1", "unknown key `store` in [[cluster.node]]"),
+    ];
+    for (place, lines, wanted) in cases {
+        check_bad(&small(place, lines), wanted);
+    }
+}
+
+#[test]
+fn two_cores_share_nothing() {
+    let two = |rest: &str| small("MEMBER", "cores = 2").replace("\n\n", "\n") + rest;
+    assert_eq!(Config::parse(&two("")).unwrap().cores.len(), 2);
+    check_bad(&two("[[core]]\nid = 0\ncpu = 1\n[[core]]\nid = 1\ncpu = 1"), "two cores are pinned to CPU 1");
+    check_bad(&two("[[core]]\nid = 0\ndata = \"data/core-1\""), "core 1 shares its `data` directory");
+}
+
+#[test]
+fn the_cluster_must_make_sense() {
+    let base = small("", "");
+    let cases = [
+        (base.replace("id = 1\n\n[cluster]", "id = 2\n[cluster]"), "no [[cluster.node]] has the id 2"),
+        (
+            base.replace("read_quorum = 1", "read_quorum = 2"),
+            "`read_quorum` in [cluster] is 2, but [[cluster.node]] lists 1",
+        ),
+        (base.replace("write_quorum = 1", ""), "`write_quorum` in [cluster] is 2, but [[cluster.node]] lists 1"),
+        (base.replace("write_quorum = 1", "write_quorum = 4"), "must be from 1 to 3"),
+        (base.replace("0123456789abcdef", "short"), "`secret` in [cluster] must have 16 to 1024 characters"),
+        (base.replace("\"test\"", "\"a b\""), "`name` in [cluster] must be 1 to 64 letters"),
+        (base.replace("name = \"test\"", ""), "line 5: `name` is missing in [cluster]"),
+        (base.replace("127.0.0.1", "localhost"), "must be an IP address such as"),
+        (base.replace("127.0.0.1", "0.0.0.0"), "which other nodes cannot connect to"),
+        (base.replace("127.0.0.1", "10.0.0.1"), "neither encrypted nor authenticated"),
+        (base.replace("[cluster]", "[cluster"), "line 5: "),
+        ("[node]\nid = 1".into(), "`node` is missing in [cluster]"),
+        (String::new(), "is missing"),
+        ("node = 1".into(), "`node` must be a table, `[node]`, not a number"),
+        (base.clone() + "[[cluster.node]]\nid = 1\naddress = \"127.0.0.2\"", "like another node's"),
+        (
+            base.clone() + "[[cluster.node]]\nid = 2\naddress = \"127.0.0.1\"",
+            "takes 127.0.0.1:7400, which `port` of node 1",
+        ),
+        (small("MEMBER", "peer_port = 7400"), "takes 127.0.0.1:7400, which `port` of this node has already"),
+        (small("MEMBER", "cores = 200"), "of this node has already"),
+    ];
+    for (text, wanted) in cases {
+        check_bad(&text, wanted);
+    }
+    assert!(Config::parse(&base.replace("127.0.0.1", "10.0.0.1").replace("[node]", "[node]\ninsecure = true")).is_ok());
+    assert!(Config::parse(&base.replace("127.0.0.1", "::1")).is_ok());
+}
+
+#[test]
+fn the_secret_is_in_no_message() {
+    let config = Config::parse(&small("", "")).unwrap();
+    assert_eq!(config.cluster.secret.expose(), "0123456789abcdef");
+    assert!(!format!("{config:?}").contains("0123456789"));
+    let error = Config::parse(&small("", "").replace("0123456789abcdef", "tooshort")).unwrap_err();
+    assert!(!format!("{error} {error:?}").contains("tooshort"));
+}
