@@ -7,6 +7,7 @@
 //! Not here: what a record means (`node/object`), who else holds it (`node/ring`), the network, wall clocks. All file
 //! access, and all waiting, goes through the one [`disk::Disk`] trait.
 
+pub mod cache;
 pub mod disk;
 pub mod index;
 pub mod versions;
