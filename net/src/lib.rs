@@ -10,4 +10,5 @@ pub mod id;
 pub mod key;
 pub mod message;
 pub mod resp;
+pub mod slot;
 pub mod transport;
