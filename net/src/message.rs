@@ -317,6 +317,8 @@ pub enum ReplicaOutcome {
     NotOwner,
     /// The object is over a limit.
     TooLarge,
+    /// The body is no object.
+    Malformed,
 }
 
 /// A coordinator asks a replica for its version of a key.

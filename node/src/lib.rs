@@ -8,6 +8,11 @@
 pub mod clock;
 pub mod config;
 pub mod context;
+pub mod coordinator;
+pub mod effect;
 pub mod object;
+pub mod quorum;
+pub mod replica;
+pub mod ring;
 pub mod summary;
 pub mod version;

@@ -142,17 +142,7 @@ impl Object {
     /// # Errors
     /// When the bytes are not an object, or one that no coordinator makes.
     pub fn decode(body: &Bytes) -> Result<Self, Malformed> {
-        let archived = view(body)?;
-        let (vector, beyond) = archived.clock.parts();
-        let vector = VersionVector::from_entries(vector.collect()).ok_or(Malformed)?;
-        let clock = Clock::from_parts(vector, beyond.collect()).ok_or(Malformed)?;
-        let siblings = archived.siblings.iter().map(|sibling| Sibling {
-            dot: sibling.dot.to_dot(),
-            timestamp_ms: sibling.timestamp_ms.to_native(),
-            token: sibling.token.as_ref().map(|token| token.to_native()),
-            value: sibling.value.as_ref().map(|value| body.slice_ref(value.as_slice())),
-        });
-        Ok(Self { siblings: siblings.collect(), clock })
+        view(body)?.with_values(|value| body.slice_ref(value))
     }
 }
 
@@ -170,7 +160,8 @@ pub fn view(body: &[u8]) -> Result<&ArchivedObject, Malformed> {
     let whole = vector.clone().all(|entry| entry.counter > 0)
         && vector.map(|entry| entry.actor).is_sorted_by(|a, b| a < b)
         && beyond.clone().all(|dot| dot.counter > 0)
-        && beyond.is_sorted_by(|a, b| a < b)
+        && beyond.clone().is_sorted_by(|a, b| a < b)
+        && !beyond.clone().any(|dot| archived.covers_all_up_to(dot))
         && live.len() > 0
         && live.clone().is_sorted_by(|a, b| a < b)
         && live.all(|dot| archived.covers(dot));
@@ -178,6 +169,28 @@ pub fn view(body: &[u8]) -> Result<&ArchivedObject, Malformed> {
 }
 
 impl ArchivedObject {
+    /// The object, with copies of its values. Only for objects that came through [`view`].
+    ///
+    /// # Panics
+    /// When the shape was not checked before.
+    #[must_use]
+    pub fn to_object(&self) -> Object {
+        self.with_values(Bytes::copy_from_slice).expect("an object that was viewed is whole")
+    }
+
+    fn with_values(&self, value: impl Fn(&[u8]) -> Bytes) -> Result<Object, Malformed> {
+        let (vector, beyond) = self.clock.parts();
+        let vector = VersionVector::from_entries(vector.collect()).ok_or(Malformed)?;
+        let clock = Clock::from_parts(vector, beyond.collect()).ok_or(Malformed)?;
+        let siblings = self.siblings.iter().map(|sibling| Sibling {
+            dot: sibling.dot.to_dot(),
+            timestamp_ms: sibling.timestamp_ms.to_native(),
+            token: sibling.token.as_ref().map(|token| token.to_native()),
+            value: sibling.value.as_ref().map(|bytes| value(bytes.as_slice())),
+        });
+        Ok(Object { siblings: siblings.collect(), clock })
+    }
+
     /// The stable hash of this version.
     #[must_use]
     pub fn version(&self) -> VersionHash {

@@ -1,0 +1,177 @@
+//! One get: this core's own copy, and what the other replicas say of theirs.
+//!
+//! The rule: the answer rests on R distinct replicas whose versions are all known in full, and is the reconciliation of
+//! all that was learnt. A replica that cannot say gives no credit.
+//!
+//! The others are told the version that this core holds: those that hold the same say so from RAM, those that hold
+//! another send it whole. Pure. Not here: reading this core's copy (`core`), the replica's side (`replica`).
+
+use bytes::Bytes;
+use quorate_net::{
+    id::Endpoint,
+    message::{Failure, Outcome},
+};
+
+use crate::{
+    context::{Context, Sealer},
+    effect::ReplyTo,
+    object::{Malformed, Object},
+};
+
+/// This core's own copy.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Own {
+    /// Being read, or not yet on disk.
+    Pending,
+    /// The key is absent here.
+    Absent,
+    /// The encoded object.
+    Body(Bytes),
+    /// Damaged: this copy gives no credit.
+    Lost,
+}
+
+/// What another replica has.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Theirs {
+    /// What this core named.
+    Same,
+    /// Nothing.
+    Absent,
+    /// Another version.
+    Object(Object),
+    /// It cannot say, or cannot be reached.
+    Unknown,
+}
+
+/// One client get, from the first probe to the answer.
+#[derive(Debug)]
+pub struct GetCoordinator {
+    reply_to: ReplyTo,
+    needed: u8,
+    own: Own,
+    theirs: Vec<(Endpoint, Option<Theirs>)>,
+    answered: bool,
+}
+
+/// How a get stands.
+#[derive(Debug)]
+pub enum Progress {
+    /// Wait for more.
+    Open,
+    /// Answer this.
+    Answer(ReplyTo, Outcome),
+    /// This core's copy is lost, so ask these replicas again for all that they have.
+    Ask(Vec<Endpoint>),
+}
+
+impl GetCoordinator {
+    /// Nothing is known yet. `others` are all primaries but this core.
+    #[must_use]
+    pub fn new(reply_to: ReplyTo, needed: u8, others: &[Endpoint]) -> Self {
+        let theirs = others.iter().map(|&other| (other, None)).collect();
+        Self { reply_to, needed, own: Own::Pending, theirs, answered: false }
+    }
+
+    /// Where the answer goes.
+    #[must_use]
+    pub fn reply_to(&self) -> ReplyTo {
+        self.reply_to
+    }
+
+    /// This core's copy is known. Only the first word counts.
+    pub fn handle_own(&mut self, own: Own) {
+        if self.own == Own::Pending {
+            self.own = own;
+        }
+    }
+
+    /// Another replica answered.
+    pub fn handle_probed(&mut self, from: Endpoint, theirs: Theirs) {
+        if let Some((_, answer @ None)) = self.theirs.iter_mut().find(|(endpoint, _)| *endpoint == from) {
+            *answer = Some(theirs);
+        }
+    }
+
+    /// How it stands now.
+    ///
+    /// # Errors
+    /// When this core's own body is no object; the get goes on without it.
+    pub fn progress(&mut self, sealer: &Sealer, key: &[u8]) -> Result<Progress, Malformed> {
+        if self.answered {
+            return Ok(Progress::Open);
+        }
+        let again = self.unusable();
+        if !again.is_empty() {
+            return Ok(Progress::Ask(again));
+        }
+        let own = u8::from(matches!(self.own, Own::Absent | Own::Body(_)));
+        let count = |wanted: fn(&Option<Theirs>) -> bool| self.theirs.iter().filter(|(_, t)| wanted(t)).count() as u8;
+        let known = own
+            + count(|t| matches!(t, Some(Theirs::Absent | Theirs::Object(_))))
+            + if own == 1 { count(|t| matches!(t, Some(Theirs::Same))) } else { 0 };
+        if known >= self.needed {
+            let object = self.reconciled().inspect_err(|_| self.own = Own::Lost)?;
+            self.answered = true;
+            return Ok(Progress::Answer(self.reply_to, values(&object, sealer, key)));
+        }
+        let lost = u8::from(self.own == Own::Lost) + count(|t| matches!(t, Some(Theirs::Unknown)));
+        let all = 1 + self.theirs.len() as u8;
+        if all - lost < self.needed {
+            self.answered = true;
+            let failure = if self.own == Own::Lost {
+                Failure::Corrupt
+            } else {
+                Failure::Unavailable { reachable: all - lost, needed: self.needed }
+            };
+            return Ok(Progress::Answer(self.reply_to, Outcome::Failed(failure)));
+        }
+        Ok(Progress::Open)
+    }
+
+    /// The deadline has passed: the answer, if it was not given.
+    pub fn handle_timeout(&mut self) -> Option<(ReplyTo, Outcome)> {
+        if std::mem::replace(&mut self.answered, true) {
+            return None;
+        }
+        let answers = self.theirs.iter().filter(|(_, t)| !matches!(t, None | Some(Theirs::Unknown))).count() as u8;
+        let own = u8::from(matches!(self.own, Own::Absent | Own::Body(_)));
+        Some((self.reply_to, Outcome::Failed(Failure::Timeout { acks: answers + own, needed: self.needed })))
+    }
+
+    /// Nothing more can come.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.answered && self.theirs.iter().all(|(_, theirs)| theirs.is_some())
+    }
+
+    /// "The same as yours" says nothing when ours is lost: those who said it are asked again.
+    fn unusable(&mut self) -> Vec<Endpoint> {
+        if self.own != Own::Lost {
+            return Vec::new();
+        }
+        let same = self.theirs.iter_mut().filter(|(_, theirs)| *theirs == Some(Theirs::Same));
+        same.map(|(endpoint, theirs)| {
+            *theirs = None;
+            *endpoint
+        })
+        .collect()
+    }
+
+    fn reconciled(&self) -> Result<Object, Malformed> {
+        let own = match &self.own {
+            Own::Body(body) => Object::decode(body)?,
+            _ => Object::default(),
+        };
+        let objects = self.theirs.iter().filter_map(|(_, theirs)| match theirs {
+            Some(Theirs::Object(object)) => Some(object),
+            _ => None,
+        });
+        Ok(objects.fold(own, |all, object| all.reconcile(object)))
+    }
+}
+
+fn values(object: &Object, sealer: &Sealer, key: &[u8]) -> Outcome {
+    let context = Context { seen: object.clock.clone(), version: object.version() };
+    Outcome::Values { context: sealer.seal(key, &context), values: object.values(), sloppy: false }
+}

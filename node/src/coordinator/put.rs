@@ -1,0 +1,148 @@
+//! One put: the object that it makes, then the count of those who hold it.
+//!
+//! The rule: what the writer's context covers is replaced, all else stays beside the new value; the answer waits for W
+//! distinct nodes, on disk as far as the request's durability asks.
+//!
+//! Pure. Not here: minting the dot and appending (`core`), the replica's side (`replica`).
+
+use bytes::Bytes;
+use quorate_net::{
+    id::Endpoint,
+    message::{Durability, Failure, Outcome, ReplicaOutcome},
+};
+
+use super::Local;
+use crate::{
+    context::Context,
+    effect::ReplyTo,
+    object::{Object, Sibling},
+    quorum::{Quorum, Standing},
+};
+
+/// The object after a put, and the context that its writer gets.
+#[derive(Clone, PartialEq, Debug)]
+pub struct Written {
+    /// What to store and to send.
+    pub object: Object,
+    /// Covers the new value and what it replaced, and no sibling that stays.
+    pub context: Context,
+}
+
+/// The object that the put makes of what the store holds. `None`: the body is needed first.
+///
+/// Without a context the put replaces all that the store holds at this moment (rule of blind writes).
+#[must_use]
+pub fn written(local: &Local, context: Option<&Context>, write: Sibling) -> Option<Written> {
+    let dot = write.dot;
+    let object = match (&local.object, context) {
+        (Some(object), Some(context)) => object.after_write(&context.seen, write),
+        (Some(object), None) => object.after_write(&object.clock, write),
+        (None, _) => {
+            let whole = context.filter(|context| context.version == local.version && !local.is_absent());
+            let clock = whole.map(|context| context.seen.clone()).or_else(|| local.clock())?;
+            let seen = context.map_or(&clock, |context| &context.seen);
+            if local.single.is_some_and(|single| !seen.covers(single)) {
+                return None;
+            }
+            Object { clock: clock.clone(), siblings: Vec::new() }.after_write(seen, write)
+        }
+    };
+    let alone = object.siblings.len() == 1;
+    let context = if alone {
+        Context { seen: object.clock.clone(), version: object.version() }
+    } else {
+        let mut seen = context.map(|context| context.seen.clone()).unwrap_or_default();
+        seen.add(dot);
+        Context { seen, version: crate::object::VersionHash::ABSENT }
+    };
+    Some(Written { object, context })
+}
+
+/// One client put, from the fan-out to the answer.
+#[derive(Debug)]
+pub struct PutCoordinator {
+    reply_to: ReplyTo,
+    me: Endpoint,
+    durability: Durability,
+    quorum: Quorum,
+    own_durable: bool,
+    context: Bytes,
+    replaced: bool,
+    full: bool,
+    answered: bool,
+}
+
+impl PutCoordinator {
+    /// The put is in this core's log, and goes out to the others now. `replicas` are all primaries, this core too.
+    #[must_use]
+    pub fn new(
+        reply_to: ReplyTo,
+        me: Endpoint,
+        durability: Durability,
+        needed: u8,
+        replicas: &[Endpoint],
+        context: Bytes,
+        replaced: bool,
+    ) -> Self {
+        let mut quorum = Quorum::new(needed, replicas.iter().copied());
+        if durability == Durability::Buffered {
+            quorum.vote(me, true);
+        }
+        Self { reply_to, me, durability, quorum, own_durable: false, context, replaced, full: false, answered: false }
+    }
+
+    /// This core's own copy is on disk (or never will be).
+    pub fn handle_own(&mut self, durable: bool) {
+        self.own_durable |= durable;
+        self.quorum.vote(self.me, durable);
+    }
+
+    /// A replica answered. For a durable put only copies on disk count.
+    pub fn handle_replicated(&mut self, from: Endpoint, outcome: ReplicaOutcome) {
+        self.full |= outcome == ReplicaOutcome::DiskFull;
+        let yes = match outcome {
+            ReplicaOutcome::Durable => true,
+            ReplicaOutcome::Buffered => self.durability != Durability::Durable,
+            _ => false,
+        };
+        self.quorum.vote(from, yes);
+    }
+
+    /// A replica cannot be reached.
+    pub fn handle_unreachable(&mut self, replica: Endpoint) {
+        self.quorum.vote(replica, false);
+    }
+
+    /// The answer, once, when it is certain.
+    pub fn answer(&mut self) -> Option<(ReplyTo, Outcome)> {
+        let outcome = match self.quorum.standing() {
+            _ if self.answered => return None,
+            // One durable copy is this core's own: its log is the first to get the put.
+            Standing::Reached if self.durability != Durability::One || self.own_durable => {
+                Outcome::Written { context: std::mem::take(&mut self.context), replaced: self.replaced, sloppy: false }
+            }
+            Standing::Lost if self.full => Outcome::Failed(Failure::DiskFull),
+            Standing::Lost => {
+                Outcome::Failed(Failure::Unavailable { reachable: self.quorum.yes(), needed: self.quorum.needed() })
+            }
+            Standing::Reached | Standing::Open => return None,
+        };
+        self.answered = true;
+        Some((self.reply_to, outcome))
+    }
+
+    /// The deadline has passed: the answer, if it was not given.
+    pub fn handle_timeout(&mut self) -> Option<(ReplyTo, Outcome)> {
+        if std::mem::replace(&mut self.answered, true) {
+            return None;
+        }
+        let failure = Failure::Timeout { acks: self.quorum.yes(), needed: self.quorum.needed() };
+        Some((self.reply_to, Outcome::Failed(failure)))
+    }
+
+    /// Nothing more can come.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        self.answered && self.quorum.is_complete()
+    }
+}

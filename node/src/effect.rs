@@ -1,0 +1,72 @@
+//! What a core's machine asks of the shell that drives it.
+//!
+//! The rule: effects are performed in order; none is awaited by the machine, what comes of one returns as an event.
+//!
+//! Not here: how they are performed (`runtime`, and the simulator).
+
+use quorate_net::{
+    id::Endpoint,
+    key::Key,
+    message::{Message, Reply},
+};
+
+/// Something for the shell to do.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Effect {
+    /// Send to a core of this or another node; it may be lost. Should it be known to be lost, the shell says that the
+    /// peer is down.
+    Send {
+        /// The receiver.
+        to: Endpoint,
+        /// The message.
+        message: Message,
+    },
+    /// Answer a client of this core.
+    Answer {
+        /// The number under which the shell gave the request.
+        client: u64,
+        /// The answer, with the client's own request id.
+        reply: Reply,
+    },
+    /// Read a body from the store, then call `handle_loaded`.
+    Load {
+        /// The number to come back with.
+        load: u64,
+        /// The key's partition.
+        partition: u16,
+        /// The key.
+        key: Key,
+    },
+    /// Draw a new incarnation, store it durably, then call `handle_actor` with it.
+    RenewActor,
+}
+
+/// Who waits for the answer to a request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Origin {
+    /// A client of this core, by the shell's number.
+    Client(u64),
+    /// A core that forwarded it.
+    Peer(Endpoint),
+}
+
+/// Where the answer to a request goes, and under which id.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ReplyTo {
+    /// Who waits.
+    pub origin: Origin,
+    /// The id that it chose.
+    pub id: u64,
+}
+
+impl ReplyTo {
+    /// The effect that answers.
+    #[must_use]
+    pub fn answer(self, outcome: quorate_net::message::Outcome) -> Effect {
+        let reply = Reply { id: self.id, outcome };
+        match self.origin {
+            Origin::Client(client) => Effect::Answer { client, reply },
+            Origin::Peer(to) => Effect::Send { to, message: Message::Reply(reply) },
+        }
+    }
+}
