@@ -5,6 +5,7 @@
 //! Not here: what a message leads to (`node`), versions, rings.
 
 pub mod bounds;
+pub mod client;
 pub mod frame;
 pub mod id;
 pub mod key;

@@ -8,6 +8,8 @@
 
 #![allow(missing_docs, reason = "the derive makes resolvers whose fields carry none; all written here carry theirs")]
 
+use std::fmt;
+
 use bytes::Bytes;
 use rkyv::{Archive, Deserialize, Serialize};
 
@@ -240,6 +242,38 @@ pub enum Failure {
     Corrupt,
     /// The request makes no sense: nothing was done.
     BadRequest(String),
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Timeout { acks, needed } => write!(
+                f,
+                "{acks} of {needed} replicas answered in time; a write may have been done, retry it with its token or its context"
+            ),
+            Self::Unavailable { reachable, needed } => write!(
+                f,
+                "{reachable} of {needed} replicas are reachable; a write may have been done, retry it with its token or its context"
+            ),
+            Self::Overloaded { retry_after_us } => {
+                write!(f, "a queue is full, nothing was done: retry after {} ms", retry_after_us.div_ceil(1000))
+            }
+            Self::DiskFull => f.write_str("the disk is full, nothing was written; reads and deletes go on"),
+            Self::StoreFailed => {
+                f.write_str("this node's store has failed and is read-only, nothing was written: ask another node")
+            }
+            Self::BadContext => {
+                f.write_str("the context is none that was given out for this key, nothing was written: read again")
+            }
+            Self::TooLarge { limit } => write!(f, "the value is over the limit of {limit} bytes, nothing was written"),
+            Self::TooManySiblings { limit } => write!(
+                f,
+                "the key has {limit} siblings, nothing was written: read them, resolve, and write with their context"
+            ),
+            Self::Corrupt => f.write_str("this copy is damaged and too few others can stand in, nothing was changed"),
+            Self::BadRequest(why) => write!(f, "{why}; nothing was done"),
+        }
+    }
 }
 
 /// Who owns what.
