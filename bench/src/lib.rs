@@ -1,1 +1,79 @@
-//! Quorate: bench.
+//! The load generator: open and closed loops over Quorate or anything that speaks RESP, with YCSB's workloads, honest
+//! latencies, and the check that no acknowledged write is lost. `quorate bench` is this.
+//!
+//! The rule: the generator must not be what is measured. It sleeps in epoll, allocates next to nothing per request, and
+//! reports its own CPU time beside the servers'.
+//!
+//! Not here: the servers, and the benches of single parts (`benches/`).
+
+mod args;
+mod client;
+mod connection;
+mod disk;
+mod ledger;
+mod phase;
+mod popularity;
+mod process;
+mod progress;
+mod protocol;
+mod random;
+mod recorder;
+mod report;
+mod route;
+mod run;
+mod value;
+mod worker;
+mod workload;
+
+use std::fmt;
+
+pub use args::{Args, Command, LoadArgs, TargetKind};
+pub use disk::{DiskArgs, DiskReport};
+pub use ledger::Verdict;
+pub use popularity::Shape;
+pub use process::Used;
+pub use protocol::Durability;
+pub use recorder::ErrorCount;
+pub use report::{Generator, Latency, Report, Second, ServersUsed, Setup};
+pub use run::Error;
+pub use workload::{Kind, Workload};
+
+/// The result of any measurement. Prints as a table.
+#[derive(Debug)]
+pub enum Outcome {
+    /// Of load on servers.
+    Load(Box<Report>),
+    /// Of the disk alone.
+    Disk(DiskReport),
+}
+
+impl Outcome {
+    /// Whether what was to be verified holds; a process should fail otherwise.
+    #[must_use]
+    pub fn passed(&self) -> bool {
+        match self {
+            Self::Load(report) => report.passed(),
+            Self::Disk(_) => true,
+        }
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Load(report) => report.fmt(f),
+            Self::Disk(report) => report.fmt(f),
+        }
+    }
+}
+
+/// Measures what `args` ask for.
+///
+/// # Errors
+/// When it cannot be run; servers that fail while they are measured are part of the outcome.
+pub fn run(args: &Args) -> Result<Outcome, Error> {
+    match &args.command {
+        Some(Command::Disk(disk)) => disk::run(disk).map(Outcome::Disk),
+        None => run::run(&args.load).map(|report| Outcome::Load(Box::new(report))),
+    }
+}

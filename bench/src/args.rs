@@ -1,0 +1,339 @@
+//! What can be asked of the load generator, and the checks that it makes sense.
+//!
+//! The rule: what cannot be done is refused before anything is sent.
+//!
+//! Not here: what the options do.
+
+use std::{ops::Range, path::PathBuf, time::Duration};
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+use crate::{
+    disk::DiskArgs,
+    ledger,
+    popularity::Shape,
+    protocol::{Commands, Durability, RequestOptions},
+    value::STAMP_BYTES,
+    workload::Workload,
+};
+
+/// Puts load on Quorate, or on anything that speaks RESP, and measures it.
+#[derive(Parser, Clone, Debug)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct Args {
+    /// Another measurement than load on servers.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// Load on servers.
+    #[command(flatten)]
+    pub load: LoadArgs,
+}
+
+/// Another measurement than load on servers.
+#[derive(Subcommand, Clone, Debug)]
+pub enum Command {
+    /// Measures the disk alone: small durable writes, one at a time.
+    Disk(DiskArgs),
+}
+
+/// How the servers are spoken to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub enum TargetKind {
+    /// Redis's protocol: Quorate, redis-server and others.
+    Resp,
+}
+
+/// Load on servers.
+#[derive(Parser, Clone, Debug)]
+pub struct LoadArgs {
+    /// The protocol.
+    #[arg(long, value_enum, default_value = "resp")]
+    pub target: TargetKind,
+    /// Servers as HOST:PORT; clients are spread over them and fail over to the others.
+    #[arg(long, value_delimiter = ',', default_value = "127.0.0.1:7400")]
+    pub servers: Vec<String>,
+    /// Ask CLUSTER SLOTS who owns which key, and go to the owners.
+    #[arg(long)]
+    pub cluster: bool,
+    /// KV.GET and KV.PUT instead of GET and SET; implied by --r, --w, --durability, --strict and --sloppy.
+    #[arg(long)]
+    pub kv: bool,
+
+    /// What is done.
+    #[arg(long, value_enum, default_value = "a")]
+    pub workload: Workload,
+    /// Reads in percent, for --workload mix.
+    #[arg(long, default_value_t = 50.0, value_parser = percent)]
+    pub get_percent: f64,
+    /// Insert all keys first, unmeasured.
+    #[arg(long)]
+    pub prepare: bool,
+    /// How many keys there are.
+    #[arg(long, default_value_t = 200_000)]
+    pub keys: u64,
+    /// What the keys begin with; a number of 12 digits follows.
+    #[arg(long, default_value = "key:")]
+    pub key_prefix: String,
+    /// Bytes of a value, such as 1KiB, or a range: 100B-4KiB.
+    #[arg(long, default_value = "1KiB", value_parser = value_bytes)]
+    pub value_size: Range<u32>,
+    /// Which keys are popular; each workload has its own default.
+    #[arg(long, value_enum)]
+    pub distribution: Option<Shape>,
+    /// The exponent of zipfian and latest, below 1.
+    #[arg(long, default_value_t = 0.99)]
+    pub theta: f64,
+    /// The share of the keys that is hot, for hotspot.
+    #[arg(long, default_value_t = 0.2)]
+    pub hot_keys: f64,
+    /// The share of the requests that hot keys get.
+    #[arg(long, default_value_t = 0.8)]
+    pub hot_requests: f64,
+    /// The seed of all keys, operations and values.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+
+    /// Operations per second, sent when they are due whatever the servers do (open loop). Without it every client sends
+    /// its next operation when the last was answered (closed loop).
+    #[arg(long, value_parser = positive)]
+    pub rate: Option<f64>,
+    /// Logical clients; each has one connection to each server that it needs.
+    #[arg(long, default_value_t = 32)]
+    pub connections: u64,
+    /// Requests that one client has under way at once.
+    #[arg(long, default_value_t = 1)]
+    pub pipeline: usize,
+    /// Threads of the generator.
+    #[arg(long, default_value_t = 1)]
+    pub threads: usize,
+    /// Cores that the generator's threads are bound to, in turn.
+    #[arg(long, value_delimiter = ',')]
+    pub pin: Vec<usize>,
+    /// How long to measure, such as 10s. [default: 10s, or until --operations are done]
+    #[arg(long, value_parser = duration)]
+    pub duration: Option<Duration>,
+    /// How many operations to measure.
+    #[arg(long)]
+    pub operations: Option<u64>,
+    /// Time before the measurement. [default: 1s, none for load]
+    #[arg(long, value_parser = duration)]
+    pub warmup: Option<Duration>,
+
+    /// R of each get. [default: the cluster's]
+    #[arg(long)]
+    pub r: Option<u8>,
+    /// W of each put. [default: the cluster's]
+    #[arg(long)]
+    pub w: Option<u8>,
+    /// What is on disk before a put is answered. [default: the cluster's]
+    #[arg(long, value_enum)]
+    pub durability: Option<Durability>,
+    /// Only primaries count for the quorums.
+    #[arg(long, conflicts_with = "sloppy")]
+    pub strict: bool,
+    /// Fallbacks count for the quorums.
+    #[arg(long)]
+    pub sloppy: bool,
+    /// How long a client waits for an answer.
+    #[arg(long, default_value = "2s", value_parser = duration)]
+    pub timeout: Duration,
+
+    /// Check every read, and all keys at the end: no acknowledged write may be lost.
+    #[arg(long)]
+    pub verify: bool,
+    /// With --verify: reads may be stale while servers fail; at the end nothing may be missing.
+    #[arg(long, requires = "verify")]
+    pub allow_stale: bool,
+    /// With --verify: how long the servers may take at the end until every key can be read.
+    #[arg(long, default_value = "30s", value_parser = duration)]
+    pub verify_wait: Duration,
+
+    /// Servers on this machine whose CPU time, writes and memory are measured.
+    #[arg(long, value_delimiter = ',', conflicts_with = "dir")]
+    pub server_pids: Vec<u32>,
+    /// The same for a local cluster, by its DIR/node-*/pid.
+    #[arg(long)]
+    pub dir: Option<PathBuf>,
+
+    /// Write the report to this file as JSON.
+    #[arg(long)]
+    pub json: Option<PathBuf>,
+    /// Write the histograms to this file: a percentile table if its name ends in .hgrm, else an HdrHistogram log.
+    #[arg(long)]
+    pub hdr: Option<PathBuf>,
+    /// No progress bar.
+    #[arg(long)]
+    pub quiet: bool,
+}
+
+impl LoadArgs {
+    /// What is wrong with these options, if anything is.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        let versioned = self.is_versioned();
+        let rules: [(bool, &str); 12] = [
+            (self.keys == 0, "--keys must be at least 1"),
+            (self.connections == 0 || self.connections > 100_000, "--connections must be 1 to 100000"),
+            (self.pipeline == 0 || self.pipeline > 4096, "--pipeline must be 1 to 4096"),
+            (self.threads == 0 || self.threads as u64 > self.connections, "--threads must be 1 to --connections"),
+            (!(0.0..1.0).contains(&self.theta), "--theta must be at least 0 and below 1"),
+            (!(0.0..=1.0).contains(&self.hot_keys), "--hot-keys is a share, 0 to 1"),
+            (!(0.0..=1.0).contains(&self.hot_requests), "--hot-requests is a share, 0 to 1"),
+            (self.timeout.is_zero(), "--timeout must be more than 0"),
+            (self.r == Some(0) || self.w == Some(0), "--r and --w must be at least 1"),
+            (self.key_prefix.len() > 1024, "--key-prefix must be at most 1024 bytes"),
+            (
+                self.verify && (self.value_size.start as usize) < STAMP_BYTES,
+                "--verify stamps the values: --value-size must be at least 36B",
+            ),
+            (
+                self.verify && self.keys > ledger::KEYS_MAX / 2,
+                "--verify remembers every key: --keys must be at most 2147483648",
+            ),
+        ];
+        debug_assert_eq!(STAMP_BYTES, 36, "the message names it");
+        if let Some((_, text)) = rules.into_iter().find(|(broken, _)| *broken) {
+            return Err(text.to_owned());
+        }
+        if self.durability.is_some() && !versioned {
+            return Err("--durability needs KV.PUT".to_owned());
+        }
+        Ok(())
+    }
+
+    /// Whether requests carry contexts and quorums.
+    pub(crate) fn is_versioned(&self) -> bool {
+        let options = self.r.is_some() || self.w.is_some() || self.durability.is_some();
+        self.kv || options || self.strict || self.sloppy
+    }
+
+    pub(crate) fn options(&self) -> RequestOptions {
+        RequestOptions {
+            read_quorum: self.r,
+            write_quorum: self.w,
+            durability: self.durability,
+            strict: (self.strict || self.sloppy).then_some(self.strict),
+            timeout: self.timeout,
+        }
+    }
+
+    pub(crate) fn commands(&self) -> Commands {
+        if self.is_versioned() { Commands::versioned(&self.options()) } else { Commands::Plain }
+    }
+
+    /// How long to measure; `None`: until the operations or the keys are done.
+    pub(crate) fn measured_duration(&self) -> Option<Duration> {
+        let bounded = self.operations.is_some() || self.workload == Workload::Load;
+        self.duration.or_else(|| (!bounded).then_some(Duration::from_secs(10)))
+    }
+
+    pub(crate) fn warmup_duration(&self) -> Duration {
+        self.warmup.unwrap_or(Duration::from_secs(u64::from(self.workload != Workload::Load)))
+    }
+}
+
+/// A time with its unit: 500us, 5ms, 2s, 1m.
+///
+/// # Errors
+/// When the unit is missing or unknown.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    let (number, unit) = split_unit(text)?;
+    let seconds = match unit {
+        "us" | "µs" => 1e-6,
+        "ms" => 1e-3,
+        "s" => 1.0,
+        "m" => 60.0,
+        "h" => 3600.0,
+        _ => return Err(format!("'{text}' needs a unit: us, ms, s, m or h")),
+    };
+    Duration::try_from_secs_f64(number * seconds).map_err(|_| format!("'{text}' is no time"))
+}
+
+/// Bytes with their unit: 100B, 1KiB, 4MiB; a bare number is bytes.
+///
+/// # Errors
+/// When the unit is unknown, or beyond 1 GiB.
+pub(crate) fn bytes(text: &str) -> Result<u32, String> {
+    let (number, unit) = split_unit(text)?;
+    let factor = match unit {
+        "" | "B" => 1.0,
+        "KiB" => 1024.0,
+        "MiB" => 1024.0 * 1024.0,
+        _ => return Err(format!("'{text}' has an unknown unit: B, KiB and MiB are known")),
+    };
+    let bytes = number * factor;
+    if (0.0..=1e9).contains(&bytes) { Ok(bytes as u32) } else { Err(format!("'{text}' is too much")) }
+}
+
+fn value_bytes(text: &str) -> Result<Range<u32>, String> {
+    let (first, last) = text.split_once('-').unwrap_or((text, text));
+    let (first, last) = (bytes(first)?, bytes(last)?);
+    if first > last {
+        return Err(format!("'{text}' ends before it begins"));
+    }
+    Ok(first..last + 1)
+}
+
+fn split_unit(text: &str) -> Result<(f64, &str), String> {
+    let at = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
+    let number = text[..at].parse().map_err(|_| format!("'{text}' does not start with a number"))?;
+    Ok((number, &text[at..]))
+}
+
+fn percent(text: &str) -> Result<f64, String> {
+    let number: f64 = text.parse().map_err(|_| format!("'{text}' is no number"))?;
+    if (0.0..=100.0).contains(&number) { Ok(number) } else { Err("a percentage is 0 to 100".to_owned()) }
+}
+
+fn positive(text: &str) -> Result<f64, String> {
+    let number: f64 = text.parse().map_err(|_| format!("'{text}' is no number"))?;
+    if number > 0.0 && number <= 1e8 { Ok(number) } else { Err("a rate is above 0, at most 100000000".to_owned()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    fn load(line: &str) -> LoadArgs {
+        Args::try_parse_from(line.split_whitespace()).unwrap().load
+    }
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn units() {
+        assert_eq!(duration("500us"), Ok(Duration::from_micros(500)));
+        assert_eq!(duration("1.5s"), Ok(Duration::from_millis(1500)));
+        assert!(duration("5").is_err() && duration("s").is_err() && duration("5 parsecs").is_err());
+        assert_eq!(value_bytes("1KiB"), Ok(1024..1025));
+        assert_eq!(value_bytes("100-1KiB"), Ok(100..1025));
+        assert!(value_bytes("2KiB-1KiB").is_err() && value_bytes("1KB").is_err() && value_bytes("9999MiB").is_err());
+    }
+
+    #[test]
+    fn what_cannot_be_done_is_refused() {
+        for (line, expected) in [
+            ("bench --keys 0", "--keys"),
+            ("bench --threads 33", "--threads"),
+            ("bench --theta 1", "--theta"),
+            ("bench --verify --value-size 20B", "--value-size"),
+            ("bench --r 0", "--r"),
+        ] {
+            assert!(load(line).check().unwrap_err().contains(expected), "{line}");
+        }
+        assert_eq!(load("bench").check(), Ok(()));
+        assert!(Args::try_parse_from(["bench", "--strict", "--sloppy"]).is_err());
+    }
+
+    #[test]
+    fn options_of_requests_imply_versioned_commands() {
+        assert_eq!(load("bench").commands(), Commands::Plain);
+        assert_ne!(load("bench --w 2").commands(), Commands::Plain);
+        assert_eq!(load("bench --operations 5").measured_duration(), None);
+        assert_eq!(load("bench").measured_duration(), Some(Duration::from_secs(10)));
+    }
+}

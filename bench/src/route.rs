@@ -1,0 +1,214 @@
+//! Which endpoint a key's request goes to: the core that owns it where the cluster says so, else the client's own
+//! server; then the others, in an order that spreads them.
+//!
+//! The rule: an order of preference names every endpoint exactly once, so that a request finds any server that is up.
+//!
+//! Not here: which endpoints are up (`worker`).
+
+use std::{
+    io::{Read, Write},
+    net::{SocketAddr, TcpStream, ToSocketAddrs},
+    time::Duration,
+};
+
+use quorate_net::resp::{Reply, ReplyLimits, ReplyScanner, write_command};
+
+/// Redis Cluster's number of slots.
+const SLOTS: usize = 16_384;
+
+/// All endpoints, and who owns what.
+#[derive(Debug)]
+pub(crate) struct Routes {
+    pub(crate) endpoints: Vec<SocketAddr>,
+    /// Per slot, which of `owners` it has. Empty: the server routes.
+    slots: Vec<u16>,
+    /// Distinct lists of owners, the first the one to ask, as indexes into `endpoints`.
+    owners: Vec<Vec<u16>>,
+}
+
+impl Routes {
+    /// Clients go to any of these servers.
+    pub(crate) fn direct(endpoints: Vec<SocketAddr>) -> Self {
+        assert!(!endpoints.is_empty(), "there is a server");
+        Self { endpoints, slots: Vec::new(), owners: Vec::new() }
+    }
+
+    /// Clients go to the owners that `CLUSTER SLOTS` names, asked of the first server that answers.
+    pub(crate) fn from_slots(servers: &[SocketAddr], timeout: Duration) -> Result<Self, String> {
+        let mut last = String::new();
+        for &server in servers {
+            match ask(server, &[b"CLUSTER", b"SLOTS"], timeout) {
+                Ok(bytes) => return parse_slots(&Reply::parse(&bytes), server),
+                Err(error) => last = format!("{server}: {error}"),
+            }
+        }
+        Err(format!("no server told its CLUSTER SLOTS; the last said: {last}"))
+    }
+
+    /// The endpoints for a key, best first.
+    pub(crate) fn order(&self, client: u64, key: &[u8]) -> impl Iterator<Item = usize> + '_ {
+        let owners: &[u16] = match self.slots.get(usize::from(slot(key))) {
+            Some(&owners) if !self.slots.is_empty() => &self.owners[usize::from(owners)],
+            _ => &[],
+        };
+        let count = self.endpoints.len();
+        let home = (client % count as u64) as usize;
+        let others = (0..count).map(move |i| (home + i) % count);
+        let first = owners.iter().map(|&owner| usize::from(owner));
+        first.chain(others.filter(|&other| !owners.iter().any(|&owner| usize::from(owner) == other)))
+    }
+
+    fn from_owners(endpoints: Vec<SocketAddr>, by_slot: impl Iterator<Item = Vec<u16>>) -> Self {
+        let mut routes = Self::direct(endpoints);
+        for owners in by_slot {
+            let known = routes.owners.iter().rposition(|known| *known == owners);
+            let at = known.unwrap_or_else(|| {
+                routes.owners.push(owners);
+                routes.owners.len() - 1
+            });
+            routes.slots.push(at as u16);
+        }
+        assert_eq!(routes.slots.len(), SLOTS, "every slot has owners");
+        routes
+    }
+}
+
+/// The address that `text` names.
+pub(crate) fn resolve(text: &str) -> Result<SocketAddr, String> {
+    let mut found = text.to_socket_addrs().map_err(|error| format!("'{text}' is no HOST:PORT: {error}"))?;
+    found.next().ok_or_else(|| format!("'{text}' has no address"))
+}
+
+fn parse_slots(reply: &Reply<'_>, server: SocketAddr) -> Result<Routes, String> {
+    let malformed = || "CLUSTER SLOTS has another shape than Redis gives it".to_owned();
+    if let Some(error) = reply.as_error() {
+        return Err(format!("CLUSTER SLOTS: {}", String::from_utf8_lossy(error)));
+    }
+    let mut endpoints = Vec::new();
+    let mut by_slot: Vec<Vec<u16>> = vec![Vec::new(); SLOTS];
+    for range in reply.as_elements().ok_or_else(malformed)? {
+        let [Reply::Integer(first), Reply::Integer(last), nodes @ ..] = range.as_elements().ok_or_else(malformed)?
+        else {
+            return Err(malformed());
+        };
+        let mut owners = Vec::new();
+        for node in nodes {
+            let [host, Reply::Integer(port), ..] = node.as_elements().ok_or_else(malformed)? else {
+                return Err(malformed());
+            };
+            // An empty host means: the one that was asked.
+            let host = host.as_bytes().filter(|host| !host.is_empty()).map(String::from_utf8_lossy);
+            let address = match host {
+                Some(host) => resolve(&format!("{host}:{port}"))?,
+                None => SocketAddr::new(server.ip(), u16::try_from(*port).map_err(|_| malformed())?),
+            };
+            let known = endpoints.iter().position(|known| *known == address);
+            let at = known.unwrap_or_else(|| {
+                endpoints.push(address);
+                endpoints.len() - 1
+            });
+            owners.push(at as u16);
+        }
+        let (first, last) = (usize::try_from(*first), usize::try_from(*last));
+        let (Ok(first), Ok(last)) = (first, last) else { return Err(malformed()) };
+        by_slot.get_mut(first..=last).ok_or_else(malformed)?.fill(owners);
+    }
+    match by_slot.iter().position(Vec::is_empty) {
+        Some(slot) => Err(format!("slot {slot} has no owner: is the cluster whole?")),
+        None => Ok(Routes::from_owners(endpoints, by_slot.into_iter())),
+    }
+}
+
+/// One command, one reply, on a connection of its own.
+pub(crate) fn ask(server: SocketAddr, command: &[&[u8]], timeout: Duration) -> Result<Vec<u8>, String> {
+    let mut stream = TcpStream::connect_timeout(&server, timeout).map_err(|error| error.to_string())?;
+    stream.set_read_timeout(Some(timeout)).map_err(|error| error.to_string())?;
+    let mut out = Vec::new();
+    write_command(&mut out, command);
+    stream.write_all(&out).map_err(|error| error.to_string())?;
+    let mut scanner = ReplyScanner::new(ReplyLimits::default());
+    let mut input = Vec::new();
+    let mut chunk = [0; 16 << 10];
+    loop {
+        let count = stream.read(&mut chunk).map_err(|error| error.to_string())?;
+        if count == 0 {
+            return Err("the server closed the connection".to_owned());
+        }
+        input.extend_from_slice(&chunk[..count]);
+        if scanner.scan(&input).map_err(|error| error.to_string())?.is_some() {
+            return Ok(input);
+        }
+    }
+}
+
+/// The slot of a key as Redis Cluster has it: CRC16 (XMODEM) of the key, or of what stands between its first braces.
+fn slot(key: &[u8]) -> u16 {
+    let tag = key.iter().position(|&byte| byte == b'{').and_then(|open| {
+        let rest = &key[open + 1..];
+        rest.iter().position(|&byte| byte == b'}').filter(|&length| length > 0).map(|length| &rest[..length])
+    });
+    let crc =
+        tag.unwrap_or(key).iter().fold(0_u16, |crc, &byte| (crc << 8) ^ CRC16[usize::from((crc >> 8) as u8 ^ byte)]);
+    crc % SLOTS as u16
+}
+
+const CRC16: [u16; 256] = {
+    let mut table = [0; 256];
+    let mut byte = 0;
+    while byte < 256 {
+        let mut crc = (byte as u16) << 8;
+        let mut bit = 0;
+        while bit < 8 {
+            crc = if crc & 0x8000 == 0 { crc << 1 } else { (crc << 1) ^ 0x1021 };
+            bit += 1;
+        }
+        table[byte] = crc;
+        byte += 1;
+    }
+    table
+};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slots_are_those_of_redis_cluster() {
+        assert_eq!(slot(b"123456789"), 0x31c3);
+        assert_eq!(slot(b"{123456789}.more"), 0x31c3);
+        assert_eq!(slot(b"foo{}{bar}"), slot_of_whole(b"foo{}{bar}"));
+    }
+
+    fn slot_of_whole(key: &[u8]) -> u16 {
+        key.iter().fold(0_u16, |crc, &byte| (crc << 8) ^ CRC16[usize::from((crc >> 8) as u8 ^ byte)]) % SLOTS as u16
+    }
+
+    #[test]
+    fn every_endpoint_is_in_the_order_once() {
+        let endpoints: Vec<SocketAddr> = (1..=5).map(|port| SocketAddr::from(([127, 0, 0, 1], port))).collect();
+        let direct = Routes::direct(endpoints.clone());
+        assert_eq!(direct.order(3, b"any").collect::<Vec<_>>(), [3, 4, 0, 1, 2]);
+        let owned = Routes::from_owners(endpoints, std::iter::repeat_n(vec![2, 0], SLOTS));
+        assert_eq!(owned.order(4, b"any").collect::<Vec<_>>(), [2, 0, 4, 1, 3]);
+    }
+
+    #[test]
+    fn cluster_slots_are_read_and_gaps_refused() {
+        let server = SocketAddr::from(([127, 0, 0, 9], 1));
+        let whole = b"*2\r\n*4\r\n:0\r\n:99\r\n*2\r\n$9\r\n127.0.0.1\r\n:7401\r\n*2\r\n$9\r\n127.0.0.2\r\n:7401\r\n\
+                      *3\r\n:100\r\n:16383\r\n*2\r\n$0\r\n\r\n:7402\r\n";
+        let routes = parse_slots(&Reply::parse(whole), server).unwrap();
+        assert_eq!(
+            routes.endpoints.iter().map(ToString::to_string).collect::<Vec<_>>(),
+            ["127.0.0.1:7401", "127.0.0.2:7401", "127.0.0.9:7402"]
+        );
+        assert_eq!(routes.owners, [vec![0, 1], vec![2]]);
+        let gap = b"*1\r\n*3\r\n:0\r\n:16382\r\n*2\r\n$0\r\n\r\n:7402\r\n";
+        assert!(parse_slots(&Reply::parse(gap), server).unwrap_err().contains("slot 16383"));
+        for bad in
+            [&b"+OK\r\n"[..], b"*1\r\n:1\r\n", b"*1\r\n*3\r\n:0\r\n:99999\r\n*2\r\n$0\r\n\r\n:7402\r\n", b"-ERR no\r\n"]
+        {
+            assert!(parse_slots(&Reply::parse(bad), server).is_err());
+        }
+    }
+}
