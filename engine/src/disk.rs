@@ -9,6 +9,7 @@
 //! Two implementations: `dma` (glommio, `O_DIRECT`) and `simulated` (crashes, torn writes, rot, full disk, slow disk).
 //! Not here: formats; what to do about errors.
 
+pub mod dma;
 pub mod simulated;
 
 use std::{
