@@ -7,7 +7,32 @@
 //! Not here: what a record means (`node/object`), who else holds it (`node/ring`), the network, wall clocks. All file
 //! access, and all waiting, goes through the one [`disk::Disk`] trait.
 
+mod blob;
 pub mod cache;
+mod commit;
+mod config;
 pub mod disk;
+pub mod frame;
 pub mod index;
+mod log;
+mod open;
+mod preparer;
+pub mod record;
+pub mod recovery;
+mod replay;
+mod segment;
+mod shared;
+mod signal;
+mod space;
+mod statistics;
+mod store;
 pub mod versions;
+
+pub use blob::BLOB_BYTES_MAX;
+pub use config::{Config, OpenError};
+pub use segment::{Commit, Stream};
+pub use shared::{Damage, DamageKind};
+pub use statistics::Statistics;
+pub use store::{
+    Append, AppendError, Found, Opened, OwnedRecord, ReadError, RecoveryReport, Sequence, Store, Task, Watermark,
+};

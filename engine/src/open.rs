@@ -1,0 +1,324 @@
+//! Opening and closing a store.
+//!
+//! The rule: nothing is appended to a segment of an earlier opening; each opening begins a new one. A directory holds one
+//! store, whose number, partitions, seed and segment length are in the blob `store` before anything else is written.
+//!
+//! Not here: what the log says (`replay`).
+
+use crate::{
+    blob,
+    cache::Cache,
+    commit,
+    config::{Config, OpenError},
+    disk::{BLOCK, Disk, File},
+    frame,
+    index::Index,
+    log::Log,
+    preparer,
+    record::{Salt, number},
+    replay::Replay,
+    segment::{self, Commit, Found, Segment, Stream},
+    shared::{Damage, DamageKind, Position, Shared, State},
+    signal::Signal,
+    space::{self, Space},
+    statistics::Counters,
+    store::{Opened, RecoveryReport, Store, Task},
+    versions::Versions,
+};
+use std::{
+    cell::{Cell, RefCell},
+    collections::{HashMap, VecDeque},
+    io,
+    rc::Rc,
+};
+
+const IDENTITY: &str = "store";
+const IDENTITY_BYTES: usize = 24;
+
+/// What never changes of a store.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Identity {
+    store: u64,
+    seed: u64,
+    segment_bytes: u32,
+    partitions: u16,
+}
+
+impl Identity {
+    fn write(self) -> Vec<u8> {
+        let mut bytes = Vec::with_capacity(IDENTITY_BYTES);
+        bytes.extend(self.store.to_le_bytes());
+        bytes.extend(self.seed.to_le_bytes());
+        bytes.extend(self.segment_bytes.to_le_bytes());
+        bytes.extend(u32::from(self.partitions).to_le_bytes());
+        bytes
+    }
+
+    fn read(bytes: &[u8]) -> Option<Self> {
+        (bytes.len() == IDENTITY_BYTES).then(|| Self {
+            store: number::<8>(bytes, 0),
+            seed: number::<8>(bytes, 8),
+            segment_bytes: number::<4>(bytes, 16) as u32,
+            partitions: number::<4>(bytes, 20) as u16,
+        })
+    }
+}
+
+fn failed(what: impl Into<String>) -> impl FnOnce(io::Error) -> OpenError {
+    let what = what.into();
+    move |error| OpenError::Io { what, error }
+}
+
+/// Takes the store's identity from its directory, or gives it one.
+async fn identify<D: Disk>(disk: &D, config: &mut Config, files: &[(String, u64)]) -> Result<bool, OpenError> {
+    let stored = blob::load(disk, IDENTITY).await.map_err(failed("reading store.blob"))?;
+    let Some(stored) = stored else {
+        if files.iter().any(|(name, _)| segment::slot(name).is_some()) {
+            return Err(OpenError::Unidentified);
+        }
+        let identity = Identity {
+            store: config.store,
+            seed: config.seed,
+            segment_bytes: config.segment_bytes,
+            partitions: config.partitions,
+        };
+        blob::store(disk, IDENTITY, &identity.write()).await.map_err(failed("writing store.blob"))?;
+        return Ok(true);
+    };
+    let stored = Identity::read(&stored).ok_or(OpenError::Unidentified)?;
+    for (what, stored, wanted) in
+        [("partitions", stored.partitions.into(), config.partitions.into()), ("hash seed", stored.seed, config.seed)]
+    {
+        if stored != wanted {
+            return Err(OpenError::Mismatch { what, stored, wanted });
+        }
+    }
+    config.store = stored.store;
+    config.segment_bytes = stored.segment_bytes;
+    Ok(false)
+}
+
+/// The segments that were found on the disk.
+struct Segments<D: Disk> {
+    space: Space<D>,
+    damage: Vec<Damage>,
+}
+
+async fn find_segments<D: Disk>(
+    disk: &D,
+    config: &Config,
+    files: &[(String, u64)],
+    slots_known: u32,
+) -> Result<Segments<D>, OpenError> {
+    let mut space = Space::new(config.segments_max as usize);
+    let mut damage = Vec::new();
+    let lengths: HashMap<u32, u64> =
+        files.iter().filter_map(|(name, length)| Some((segment::slot(name)?, *length))).collect();
+    let count = lengths.keys().map(|slot| slot + 1).max().unwrap_or(0).max(slots_known);
+    for slot in 0..count {
+        let name = segment::name(slot);
+        // The last one may be short because the crash came while it was being made. Any other was whole once.
+        let length = lengths.get(&slot).copied();
+        if length.is_none_or(|length| length < config.segment_bytes.into()) {
+            if slot + 1 < count {
+                damage.push(lost_segment(slot, config.segment_bytes));
+            }
+            if length.is_none() {
+                preparer::create_at_once(disk, slot, config.segment_bytes).await.map_err(failed(&*name))?;
+            } else {
+                let file = disk.open(&name, false).await.map_err(failed(&*name))?;
+                file.allocate(config.segment_bytes.into()).await.map_err(failed(&*name))?;
+                file.sync().await.map_err(failed(&*name))?;
+            }
+        }
+        let durable = config.commit == Commit::Dsync;
+        let file = Rc::new(disk.open(&name, durable).await.map_err(failed(&*name))?);
+        space.add_slot(file.clone(), space::State::Free);
+        let Some((stream, generation)) = read_header(&*file, config, slot, &mut damage).await? else { continue };
+        let salt = Salt::new(config.store, generation);
+        space.slot_mut(slot).segment = Some(Rc::new(Segment { slot, stream, generation, salt, file }));
+        space.next_generation = space.next_generation.max(generation + 1);
+    }
+    Ok(Segments { space, damage })
+}
+
+fn lost_segment(slot: u32, length: u32) -> Damage {
+    Damage { partition: None, kind: DamageKind::Segment, segment: slot, offset: 0, length }
+}
+
+/// Stream and generation of a segment: from its header, or else from its first frame that validates.
+async fn read_header<F: File>(
+    file: &F,
+    config: &Config,
+    slot: u32,
+    damage: &mut Vec<Damage>,
+) -> Result<Option<(Stream, u64)>, OpenError> {
+    let name = segment::name(slot);
+    let block = file.read(0, BLOCK).await;
+    let found = block.as_ref().map_or(Found::Rotten, |bytes| segment::Header::read(bytes));
+    match found {
+        Found::Sound(header) if header.store != config.store || header.length != config.segment_bytes => {
+            Err(OpenError::Foreign { file: name })
+        }
+        Found::Sound(header) => Ok(Some((header.stream, header.generation))),
+        Found::Version(version) => Err(OpenError::Version { file: name, version }),
+        Found::Blank | Found::Rotten => {
+            if found == Found::Rotten {
+                damage.push(Damage { length: BLOCK as u32, ..lost_segment(slot, 0) });
+            }
+            let mut position = BLOCK;
+            while position < config.segment_bytes as usize {
+                let length = (1 << 20).min(config.segment_bytes as usize - position);
+                let bytes = file.read(position as u64, length).await.map_err(failed(&*name))?;
+                for at in (0..bytes.len()).step_by(BLOCK) {
+                    let header = frame::Header::read_any(&bytes[at..], config.store, (position + at) as u32);
+                    if let Some(header) = header {
+                        return Ok(Some((header.stream, header.generation)));
+                    }
+                }
+                position += length;
+            }
+            Ok(None)
+        }
+    }
+}
+
+/// See `Store::open`.
+pub(crate) async fn open<D: Disk>(
+    disk: D,
+    mut config: Config,
+    versions: Rc<dyn Versions>,
+) -> Result<Opened<D>, OpenError> {
+    config.check()?;
+    let files = disk.list().await.map_err(failed("listing the directory"))?;
+    let new = identify(&disk, &mut config, &files).await?;
+    let Segments { mut space, damage } = find_segments(&disk, &config, &files, 0).await?;
+    let mut replay = Replay {
+        disk: &disk,
+        config: &config,
+        versions: &*versions,
+        index: Index::new(config.partitions, config.seed),
+        reflected: vec![0; config.partitions.into()],
+        newest: HashMap::default(),
+        damage,
+        last_sequence: 0,
+        last_number: 0,
+        report: RecoveryReport { store: config.store, new, ..RecoveryReport::default() },
+    };
+    let hot = segments_from(&space, Stream::Hot, 0);
+    replay.stream(&hot, Position::default()).await?;
+    let hot_number = replay.last_number;
+    let survivors = segments_from(&space, Stream::Survivors, 0);
+    replay.stream(&survivors, Position::default()).await?;
+    let survivors_number = replay.last_number;
+    let Replay { index, damage, last_sequence, mut report, .. } = replay;
+    account(&mut space, &index);
+    report.keys = index.len();
+    report.damaged = damage.len() as u64;
+
+    let segment = first_segment(&disk, &config, &mut space).await?;
+    let log =
+        Log::new(disk.clone(), config.frame_bytes_max, config.segment_bytes, segment, hot_number + 1, last_sequence);
+    let survivors =
+        Position { generation: space.next_generation, offset: segment::START, number: survivors_number + 1 };
+    let counters = Counters::default();
+    counters.damaged.set(report.damaged);
+    let cache = Cache::new(config.cache_bytes);
+    let state = State { index, cache, log, space, last_sequence, survivors, damage: VecDeque::from(damage) };
+    let shared = Rc::new(Shared {
+        disk,
+        store: config.store,
+        config,
+        versions,
+        state: RefCell::new(state),
+        failed: RefCell::new(None),
+        closing: Cell::new(false),
+        work: Signal::default(),
+        progress: Signal::default(),
+        segments: Signal::default(),
+        counters,
+    });
+    let tasks = tasks(&shared);
+    Ok(Opened { store: Store { shared }, tasks, report })
+}
+
+fn tasks<D: Disk>(shared: &Rc<Shared<D>>) -> Vec<Task> {
+    let mut tasks: Vec<Task> = Vec::new();
+    for _ in 0..shared.config.commits_in_flight {
+        tasks.push(Box::pin(commit::lane(shared.clone())));
+    }
+    tasks.push(Box::pin(commit::idle_sealer(shared.clone())));
+    tasks.push(Box::pin(preparer::run(shared.clone())));
+    tasks
+}
+
+/// The segments of a stream from a generation on, in order.
+fn segments_from<D: Disk>(space: &Space<D>, stream: Stream, generation: u64) -> Vec<Rc<Segment<D>>> {
+    let mut segments: Vec<_> = space
+        .slots
+        .iter()
+        .filter_map(|slot| slot.segment.clone())
+        .filter(|segment| segment.stream == stream && segment.generation >= generation)
+        .collect();
+    segments.sort_unstable_by_key(|segment| segment.generation);
+    segments
+}
+
+/// Counts what the index points at; a segment that it does not point into is free.
+fn account<D: Disk>(space: &mut Space<D>, index: &Index) {
+    for slot in &mut space.slots {
+        slot.state = space::State::Sealed;
+    }
+    for partition in 0..index.partitions() {
+        for listed in index.entries(partition, 0, 0) {
+            space.gain(listed.entry.place);
+        }
+    }
+    for slot in 0..space.slots.len() as u32 {
+        if space.slot(slot).live == 0 {
+            space.slot_mut(slot).state = space::State::Free;
+            space.free.push_back(slot);
+        }
+    }
+}
+
+/// Where this opening's log begins.
+async fn first_segment<D: Disk>(disk: &D, config: &Config, space: &mut Space<D>) -> Result<Rc<Segment<D>>, OpenError> {
+    let slot = match space.free.pop_front() {
+        Some(slot) => slot,
+        None => {
+            let slot = space.slots.len() as u32;
+            let name = segment::name(slot);
+            preparer::create_at_once(disk, slot, config.segment_bytes).await.map_err(failed(&*name))?;
+            let file = disk.open(&name, config.commit == Commit::Dsync).await.map_err(failed(&*name))?;
+            space.add_slot(Rc::new(file), space::State::Free)
+        }
+    };
+    let generation = space.next_generation;
+    space.next_generation += 1;
+    let file = space.slot(slot).file.clone();
+    let (store, length) = (config.store, config.segment_bytes);
+    preparer::write_header(disk, &*file, config.commit, store, generation, Stream::Hot, length)
+        .await
+        .map_err(failed(segment::name(slot)))?;
+    let salt = Salt::new(store, generation);
+    let segment = Rc::new(Segment { slot, stream: Stream::Hot, generation, salt, file });
+    let entry = space.slot_mut(slot);
+    entry.segment = Some(segment.clone());
+    entry.state = space::State::Active;
+    Ok(segment)
+}
+
+/// See `Store::close`.
+pub(crate) async fn close<D: Disk>(shared: &Rc<Shared<D>>) {
+    if shared.closing.replace(true) {
+        return;
+    }
+    {
+        let state = &mut *shared.state.borrow_mut();
+        state.log.end(state.last_sequence);
+    }
+    shared.wake_all();
+    commit::drain(shared).await;
+    shared.wake_all();
+}

@@ -1,0 +1,153 @@
+//! What the face of the store and its background tasks share.
+//!
+//! The rule: the state is borrowed for one synchronous step at a time, never across a wait.
+//!
+//! Not here: what any of them does with it.
+
+use crate::{
+    cache::Cache,
+    config::Config,
+    disk::Disk,
+    index::{Index, Place},
+    log::Log,
+    signal::Signal,
+    space::Space,
+    statistics::Counters,
+    versions::Versions,
+};
+use std::{
+    cell::{Cell, RefCell},
+    collections::VecDeque,
+    fmt,
+    rc::Rc,
+};
+
+/// Damage that is not asked for is forgotten beyond this many entries, but for the count.
+const DAMAGE_MAX: usize = 1024;
+
+/// Bytes that cannot be read as they were written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Damage {
+    /// Whose records are affected; `None` when it cannot be told, so any may be.
+    pub partition: Option<u16>,
+    /// What it is.
+    pub kind: DamageKind,
+    /// The slot number of the segment.
+    pub segment: u32,
+    /// Where in the segment.
+    pub offset: u32,
+    /// How many bytes.
+    pub length: u32,
+}
+
+/// Kinds of [`Damage`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum DamageKind {
+    /// A segment's file or its header is gone.
+    Segment,
+    /// A frame that was acknowledged does not validate.
+    Frame,
+    /// A record that the index points at does not validate. Reads of it fail until it is written anew.
+    Record,
+    /// A record validates but its body is not an object, or its partition does not exist.
+    Body,
+}
+
+/// Where compaction's copies stand.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Position {
+    pub(crate) generation: u64,
+    pub(crate) offset: u32,
+    /// The number of the frame that begins there.
+    pub(crate) number: u64,
+}
+
+pub(crate) struct State<D: Disk> {
+    pub(crate) index: Index,
+    pub(crate) cache: Cache,
+    pub(crate) log: Log<D>,
+    pub(crate) space: Space<D>,
+    /// The highest sequence given out.
+    pub(crate) last_sequence: u64,
+    /// Every copy of compaction before this is in the index.
+    #[expect(dead_code, reason = "checkpoints note it")]
+    pub(crate) survivors: Position,
+    pub(crate) damage: VecDeque<Damage>,
+}
+
+pub(crate) struct Shared<D: Disk> {
+    pub(crate) disk: D,
+    pub(crate) config: Config,
+    /// The store's own number, part of every checksum.
+    pub(crate) store: u64,
+    pub(crate) versions: Rc<dyn Versions>,
+    pub(crate) state: RefCell<State<D>>,
+    /// Why nothing is written any more.
+    pub(crate) failed: RefCell<Option<Rc<str>>>,
+    /// No more appends; background tasks end.
+    pub(crate) closing: Cell<bool>,
+    /// There is something to write.
+    pub(crate) work: Signal,
+    /// The watermark rose, or will never rise again.
+    pub(crate) progress: Signal,
+    /// A segment was taken, sealed or given back.
+    pub(crate) segments: Signal,
+    pub(crate) counters: Counters,
+}
+
+impl<D: Disk> Shared<D> {
+    /// The log failed: nothing is written or acknowledged any more.
+    pub(crate) fn fail(&self, what: impl fmt::Display) {
+        let mut failed = self.failed.borrow_mut();
+        if failed.is_none() {
+            *failed = Some(what.to_string().into());
+        }
+        drop(failed);
+        self.wake_all();
+    }
+
+    pub(crate) fn has_failed(&self) -> bool {
+        self.failed.borrow().is_some()
+    }
+
+    /// Background tasks are to end.
+    pub(crate) fn is_over(&self) -> bool {
+        self.closing.get() || self.has_failed()
+    }
+
+    pub(crate) fn wake_all(&self) {
+        self.work.notify();
+        self.progress.notify();
+        self.segments.notify();
+    }
+
+    pub(crate) fn report(&self, damage: Damage) {
+        self.counters.damaged.set(self.counters.damaged.get() + 1);
+        let queue = &mut self.state.borrow_mut().damage;
+        if queue.len() < DAMAGE_MAX {
+            queue.push_back(damage);
+        }
+    }
+
+    pub(crate) fn report_record(&self, partition: u16, place: Place) {
+        self.report(Damage {
+            partition: Some(partition),
+            kind: DamageKind::Record,
+            segment: place.segment(),
+            offset: place.offset(),
+            length: place.length(),
+        });
+    }
+
+    /// Gives back segments whose last live record is gone for good.
+    pub(crate) fn settle(&self) {
+        let state = &mut *self.state.borrow_mut();
+        if state.space.is_settled() {
+            return;
+        }
+        let (log, space) = (&state.log, &mut state.space);
+        if space.settle(log.durable_sequence(), |slot| log.writes_to(slot)) {
+            self.segments.notify();
+        }
+    }
+}
