@@ -31,6 +31,11 @@ impl Bucket {
         Self { words: vec![0; words_for(capacity)].into_boxed_slice(), leaf: 0 }
     }
 
+    /// The bucket with these words, which the caller has checked.
+    pub(super) fn from_words(words: Box<[u64]>) -> Self {
+        Self { words, leaf: 0 }
+    }
+
     /// Where the entry of `hash` is.
     pub(super) fn position(&self, hash: KeyHash) -> Option<usize> {
         let (entries, tags) = self.words.split_at(self.capacity() * ENTRY_WORDS);
@@ -109,11 +114,6 @@ impl Bucket {
     /// The words of a full bucket, for its image.
     pub(super) fn words(&self) -> &[u64] {
         &self.words
-    }
-
-    /// The words of a full bucket of `capacity` entries, to be filled from its image.
-    pub(super) fn words_mut(&mut self) -> &mut [u64] {
-        &mut self.words
     }
 
     fn resize(&mut self, capacity: usize) {

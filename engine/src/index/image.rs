@@ -85,10 +85,7 @@ fn read_bucket(words: &mut Words<'_>, address: u32, buckets: u32) -> Result<Buck
     let (len, leaf) = (words.next()?, words.next()?);
     let len = usize::try_from(len).ok().filter(|len| *len <= words.words.len()).ok_or(ImageError::Length)?;
     let source = words.take(bucket::words_for(len))?;
-    let mut bucket = Bucket::with_capacity(len);
-    for (word, bytes) in bucket.words_mut().iter_mut().zip(source) {
-        *word = u64::from_le_bytes(*bytes);
-    }
+    let mut bucket = Bucket::from_words(source.iter().map(|bytes| u64::from_le_bytes(*bytes)).collect());
     let (entries, tags) = bucket.words().split_at(len * 3);
     let at_home = entries.iter().step_by(3).all(|fingerprint| table::address(*fingerprint, buckets) == address);
     let tags_are_dense = tags.iter().enumerate().all(|(word, tags)| {
@@ -103,7 +100,11 @@ fn read_bucket(words: &mut Words<'_>, address: u32, buckets: u32) -> Result<Buck
 }
 
 fn put(into: &mut Vec<u8>, words: &[u64]) {
-    into.extend(words.iter().flat_map(|word| word.to_le_bytes()));
+    let start = into.len();
+    into.resize(start + words.len() * WORD, 0);
+    // Shaped like this it compiles to a copy.
+    let (bytes, _) = into[start..].as_chunks_mut::<WORD>();
+    bytes.iter_mut().zip(words).for_each(|(bytes, word)| *bytes = word.to_le_bytes());
 }
 
 struct Words<'a> {

@@ -1,0 +1,87 @@
+//! The index of one core: hash, find, insert, overwrite, relocate.
+
+use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+use quorate_engine::{
+    disk::simulated::Random,
+    index::{Index, Place},
+    versions::{Summary, Versions},
+};
+use std::hint::black_box;
+
+const PARTITIONS: u16 = 1024;
+const KEYS: u64 = 2_000_000;
+
+struct Plain;
+
+impl Versions for Plain {
+    fn summarise(&self, _body: &[u8]) -> Option<Summary> {
+        None
+    }
+    fn stable_hash(&self, summary: Summary) -> u64 {
+        summary.0
+    }
+    fn is_tombstone(&self, _summary: Summary) -> bool {
+        false
+    }
+    fn save(&self) -> Vec<u8> {
+        Vec::new()
+    }
+    fn restore(&self, _saved: &[u8]) -> bool {
+        true
+    }
+}
+
+fn partition(key: u64) -> u16 {
+    (key % u64::from(PARTITIONS)) as u16
+}
+
+fn insert(index: &mut Index, key: u64, version: u64) {
+    let hash = index.hash(&key.to_le_bytes());
+    index.insert(partition(key), &hash, Place::from_bits(version), Summary(version), &Plain);
+}
+
+fn index(c: &mut Criterion) {
+    let mut index = Index::new(PARTITIONS, 1);
+    (0..KEYS).for_each(|key| insert(&mut index, key, key));
+    let mut random = Random::new(1);
+    let mut group = c.benchmark_group("index");
+    let key = [7; 24];
+    group.bench_function("hash_24", |b| b.iter(|| index.hash(black_box(&key))));
+    for (name, first) in [("find_hit_2m", 0), ("find_miss_2m", KEYS)] {
+        group.bench_function(name, |b| {
+            b.iter(|| {
+                let key = random.range(first..first + KEYS);
+                let hash = index.hash(&key.to_le_bytes());
+                black_box(index.find(partition(key), &hash))
+            });
+        });
+    }
+    group.bench_function("overwrite_2m", |b| {
+        b.iter(|| {
+            let key = random.range(0..KEYS);
+            insert(&mut index, key, key ^ 1);
+        });
+    });
+    group.bench_function("relocate_2m", |b| {
+        b.iter(|| {
+            let key = random.range(0..KEYS);
+            let hash = index.hash(&key.to_le_bytes());
+            let place = index.find(partition(key), &hash).expect("it was loaded").place;
+            black_box(index.relocate(partition(key), &hash, place, Place::from_bits(place.bits() ^ 2)))
+        });
+    });
+    group.bench_function("load_100k", |b| {
+        b.iter_batched(
+            || Index::new(PARTITIONS, 1),
+            |mut index| {
+                (0..100_000).for_each(|key| insert(&mut index, key, key));
+                index
+            },
+            BatchSize::LargeInput,
+        );
+    });
+    group.finish();
+}
+
+criterion_group!(benches, index);
+criterion_main!(benches);
