@@ -18,7 +18,7 @@ use ahash::AHashMap;
 use quorate_engine::versions::{Summary, Versions};
 
 use crate::{
-    object::{self, VersionHash, single_version},
+    object::{self, ArchivedObject, VersionHash, single_version},
     version::{Actor, Clock, Dot, VersionVector},
 };
 
@@ -50,6 +50,15 @@ impl ActorTable {
         let kind = if value { SINGLE_VALUE } else { SINGLE_TOMBSTONE };
         let number = self.0.borrow_mut().number(dot.actor)?;
         Some(Summary(kind << VersionHash::BITS | number << COUNTER_BITS | dot.counter))
+    }
+
+    /// The summary of the object's version.
+    #[must_use]
+    pub fn summary(&self, object: &ArchivedObject) -> Summary {
+        let value = object.has_value();
+        let single = object.single().and_then(|dot| self.single(dot, value));
+        let kind = if value { MANY_WITH_VALUE } else { MANY_TOMBSTONES };
+        single.unwrap_or_else(|| Summary(kind << VersionHash::BITS | object.version().0))
     }
 
     /// The whole clock of the version, when the summary holds it.
@@ -99,11 +108,7 @@ impl Interned {
 
 impl Versions for ActorTable {
     fn summarise(&self, body: &[u8]) -> Option<Summary> {
-        let object = object::view(body).ok()?;
-        let value = object.has_value();
-        let single = object.single().and_then(|dot| self.single(dot, value));
-        let kind = if value { MANY_WITH_VALUE } else { MANY_TOMBSTONES };
-        Some(single.unwrap_or_else(|| Summary(kind << VersionHash::BITS | object.version().0)))
+        object::view(body).ok().map(|object| self.summary(object))
     }
 
     fn stable_hash(&self, summary: Summary) -> u64 {

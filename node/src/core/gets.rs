@@ -1,0 +1,172 @@
+//! Gets that this core coordinates.
+
+use bytes::Bytes;
+use quorate_engine::disk::Disk;
+use quorate_net::{
+    id::Endpoint,
+    key::Key,
+    message::{self, ArchivedProbed, ArchivedProbedVersion, Failure, Message, Probe},
+};
+
+use super::{Core, Load, Loaded, NONE_KNOWN, Underway, Waiter, micros_left};
+use crate::{
+    clock::{Instant, Now},
+    coordinator::get::{GetCoordinator, Own, Progress, Theirs},
+    effect::{Effect, ReplyTo},
+    object::{VersionHash, view},
+};
+
+/// A get under way.
+pub(super) struct Get {
+    pub coordinator: GetCoordinator,
+    deadline: Instant,
+    partition: u16,
+    key: Key,
+}
+
+impl<D: Disk> Core<D> {
+    /// Asks the other replicas for their versions, and reads the own copy meanwhile.
+    pub(super) fn get(
+        &mut self,
+        now: Now,
+        reply_to: ReplyTo,
+        deadline: Instant,
+        partition: u16,
+        get: message::Get,
+        out: &mut Vec<Effect>,
+    ) {
+        let needed = match self.quorum_of(get.quorum, self.settings.read_quorum) {
+            Ok(needed) => needed,
+            Err(failure) => return self.fail(reply_to, failure, out),
+        };
+        self.statistics.gets += 1;
+        let me = self.settings.me;
+        let others: Vec<Endpoint> =
+            self.ring.primaries(partition).iter().copied().filter(|&replica| replica != me).collect();
+        let mut coordinator = GetCoordinator::new(reply_to, needed, &others);
+        for &other in others.iter().filter(|other| self.down.contains(other)) {
+            coordinator.handle_probed(other, Theirs::Unknown);
+        }
+        let (local, pending) = self.local(partition, get.key.encoded(), None);
+        let key = get.key.clone();
+        let operation = self.begin(deadline, Underway::Get(Get { coordinator, deadline, partition, key: get.key }));
+        for &to in others.iter().filter(|other| !self.down.contains(other)) {
+            out.push(probe(now, to, operation, deadline, partition, local.version, &key));
+        }
+        if local.is_absent() {
+            return self.own_known(now, operation, Own::Absent, out);
+        }
+        match (self.store.recent(partition, key.encoded()), pending) {
+            (Some(body), None) => self.own_known(now, operation, Own::Body(body), out),
+            // What a crash could still take back is not shown.
+            (Some(body), Some(sequence)) => {
+                self.when_durable(sequence, Waiter::Get { operation, body });
+                self.get_progress(now, operation, out);
+            }
+            (None, _) => {
+                self.statistics.get_loads += 1;
+                self.load(partition, key, Load::Get { operation }, out);
+                self.get_progress(now, operation, out);
+            }
+        }
+    }
+
+    /// The own copy was read.
+    pub(super) fn own_loaded(&mut self, now: Now, operation: u64, loaded: &Loaded, out: &mut Vec<Effect>) {
+        let own = match loaded {
+            Ok(Some(body)) => Own::Body(body.clone()),
+            // It was there when the get began; a partition that leaves takes its keys along.
+            Ok(None) | Err(_) => Own::Lost,
+        };
+        self.own_known(now, operation, own, out);
+    }
+
+    /// The own copy is on disk, so it may be shown; `None`: it never will be.
+    pub(super) fn own_readable(&mut self, now: Now, operation: u64, body: Option<Bytes>, out: &mut Vec<Effect>) {
+        self.own_known(now, operation, body.map_or(Own::Lost, Own::Body), out);
+    }
+
+    /// Another replica answered.
+    pub(super) fn probed(&mut self, now: Now, from: Endpoint, probed: &ArchivedProbed, out: &mut Vec<Effect>) {
+        let operation = probed.operation.to_native();
+        let theirs = match &probed.version {
+            ArchivedProbedVersion::Same => Theirs::Same,
+            ArchivedProbedVersion::Absent => Theirs::Absent,
+            ArchivedProbedVersion::Unknown => Theirs::Unknown,
+            ArchivedProbedVersion::Object(body) => match view(body.as_slice()) {
+                Ok(object) => Theirs::Object(object.to_object()),
+                Err(_) => {
+                    self.statistics.malformed += 1;
+                    Theirs::Unknown
+                }
+            },
+        };
+        if let Some(Underway::Get(get)) = self.operations.get_mut(&operation) {
+            self.statistics.divergent += u64::from(matches!(theirs, Theirs::Absent | Theirs::Object(_)));
+            get.coordinator.handle_probed(from, theirs);
+            self.get_progress(now, operation, out);
+        }
+    }
+
+    /// A replica cannot be reached.
+    pub(super) fn get_unreachable(&mut self, now: Now, operation: u64, peer: Endpoint, out: &mut Vec<Effect>) {
+        if let Some(Underway::Get(get)) = self.operations.get_mut(&operation) {
+            get.coordinator.handle_probed(peer, Theirs::Unknown);
+            self.get_progress(now, operation, out);
+        }
+    }
+
+    fn own_known(&mut self, now: Now, operation: u64, own: Own, out: &mut Vec<Effect>) {
+        if let Some(Underway::Get(get)) = self.operations.get_mut(&operation) {
+            get.coordinator.handle_own(own);
+            self.get_progress(now, operation, out);
+        }
+    }
+
+    fn get_progress(&mut self, now: Now, operation: u64, out: &mut Vec<Effect>) {
+        let Some(Underway::Get(get)) = self.operations.get_mut(&operation) else { return };
+        // A body that is no object counts as lost; the second look goes on without it.
+        let progress = get.coordinator.progress(&self.sealer, get.key.encoded()).or_else(|_| {
+            self.statistics.malformed += 1;
+            get.coordinator.progress(&self.sealer, get.key.encoded())
+        });
+        let (deadline, partition) = (get.deadline, get.partition);
+        match progress {
+            Ok(Progress::Answer(reply_to, outcome)) => {
+                if get.coordinator.is_complete() {
+                    self.operations.remove(&operation);
+                }
+                self.answer(reply_to, outcome, out);
+            }
+            Ok(Progress::Ask(replicas)) => {
+                let key = get.key.clone();
+                let ask = |to| probe(now, to, operation, deadline, partition, NONE_KNOWN, &key);
+                out.extend(replicas.into_iter().map(ask));
+            }
+            Ok(Progress::Open) => {
+                if get.coordinator.is_complete() {
+                    self.operations.remove(&operation);
+                }
+            }
+            Err(_) => {
+                if let Some(Underway::Get(get)) = self.operations.remove(&operation) {
+                    self.fail(get.coordinator.reply_to(), Failure::Corrupt, out);
+                }
+            }
+        }
+    }
+}
+
+fn probe(
+    now: Now,
+    to: Endpoint,
+    operation: u64,
+    deadline: Instant,
+    partition: u16,
+    known: VersionHash,
+    key: &Key,
+) -> Effect {
+    let timeout_us = micros_left(now, deadline);
+    let probe = Probe { operation, timeout_us, partition, known: known.0, key: key.clone() };
+    Effect::Send { to, message: Message::Probe(probe) }
+}

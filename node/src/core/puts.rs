@@ -1,0 +1,225 @@
+//! Puts that this core coordinates: from the request to the fan-out.
+
+use bytes::Bytes;
+use quorate_engine::{Append, AppendError, ReadError, Sequence, disk::Disk, versions::Versions};
+use quorate_net::{
+    id::Endpoint,
+    message::{ArchivedReplicated, Durability, Failure, Message, Put, Replicate, Replicated},
+};
+
+use super::{Core, Load, Loaded, Underway, Waiter, micros_left};
+use crate::{
+    clock::{Instant, Now},
+    context::Context,
+    coordinator::{
+        Local,
+        put::{PutCoordinator, Written, written},
+    },
+    effect::{Effect, ReplyTo},
+    object::{Object, Sibling, VersionHash},
+    version::Dot,
+};
+
+/// A put that was not yet made.
+pub(super) struct PutJob {
+    reply_to: ReplyTo,
+    deadline: Instant,
+    partition: u16,
+    put: Put,
+    /// The version whose record turned out to be lost.
+    lost: Option<VersionHash>,
+}
+
+impl PutJob {
+    pub(super) fn new(reply_to: ReplyTo, deadline: Instant, partition: u16, put: Put) -> Self {
+        Self { reply_to, deadline, partition, put, lost: None }
+    }
+}
+
+/// An object that this core is about to send to the other replicas.
+struct FanOut {
+    base: VersionHash,
+    body: Bytes,
+    context: Bytes,
+    replaced: bool,
+    /// The own copy's sequence, `None` when it is on disk.
+    pending: Option<Sequence>,
+}
+
+impl<D: Disk> Core<D> {
+    /// Makes the new object from what the store holds, appends it and sends it out. `loaded` is the body that an earlier
+    /// try had to read; it counts only while it is still the version that the index knows.
+    pub(super) fn put(&mut self, now: Now, job: PutJob, loaded: Option<Object>, out: &mut Vec<Effect>) {
+        if job.deadline <= now.instant {
+            let needed = self.settings.write_quorum;
+            return self.fail(job.reply_to, Failure::Timeout { acks: 0, needed }, out);
+        }
+        let (quorum, context) = match self.check(&job.put) {
+            Ok(checked) => checked,
+            Err(failure) => return self.fail(job.reply_to, failure, out),
+        };
+        let Some(actor) = self.actor else {
+            return self.deferred.push_back(job);
+        };
+        let key = job.put.key.encoded().clone();
+        let (mut local, pending) = self.local(job.partition, &key, loaded);
+        if job.lost == Some(local.version) {
+            // What is here cannot be read: the new actor starts from nothing, and the others keep what they hold.
+            local = Local::absent();
+        }
+        if let Some(token) = job.put.token {
+            // A retry is recognised by the objects that carry its token: the body must be seen.
+            if !local.is_absent() && !self.add_body(&mut local, job.partition, &key) {
+                return self.load_for_put(job, out);
+            }
+            let known = self.tokens.contains(&key, token)
+                || local.object.iter().flat_map(|o| &o.siblings).any(|sibling| sibling.token == Some(token));
+            if let Some(object) = local.object.as_ref().filter(|_| known) {
+                let fan_out = self.again(&key, object, pending);
+                return self.fan_out(now, &job, quorum, fan_out, out);
+            }
+        }
+        let dot = Dot { actor, counter: self.counter + 1 };
+        let sibling = Sibling { dot, timestamp_ms: now.wall_ms, token: job.put.token, value: job.put.value.clone() };
+        let made = written(&local, context.as_ref(), sibling.clone()).or_else(|| {
+            self.add_body(&mut local, job.partition, &key).then(|| written(&local, context.as_ref(), sibling))?
+        });
+        let Some(made) = made else { return self.load_for_put(job, out) };
+        match self.append_own(&job, &local, &made) {
+            Ok(fan_out) => {
+                self.counter = dot.counter;
+                if let Some(token) = job.put.token {
+                    self.tokens.insert(&key, token);
+                }
+                self.fan_out(now, &job, quorum, fan_out, out);
+            }
+            Err(failure) => self.fail(job.reply_to, failure, out),
+        }
+    }
+
+    /// The body that a put needed was read, or is lost.
+    pub(super) fn put_loaded(&mut self, now: Now, mut job: PutJob, loaded: &Loaded, out: &mut Vec<Effect>) {
+        match loaded {
+            Ok(body) => {
+                let object = body.as_ref().and_then(|body| Object::decode(body).ok());
+                self.put(now, job, object, out);
+            }
+            Err(ReadError::Corrupt { .. }) => {
+                let (local, _) = self.local(job.partition, job.put.key.encoded(), None);
+                job.lost = Some(local.version);
+                self.put(now, job, None, out);
+            }
+            Err(_) => self.fail(job.reply_to, Failure::Corrupt, out),
+        }
+    }
+
+    fn check(&self, put: &Put) -> Result<(u8, Option<Context>), Failure> {
+        let quorum = self.quorum_of(put.quorum, self.settings.write_quorum)?;
+        if put.value.as_ref().is_some_and(|value| value.len() > self.settings.value_bytes_max) {
+            return Err(Failure::TooLarge { limit: self.settings.value_bytes_max as u32 });
+        }
+        let open = |text: &Bytes| self.sealer.open(put.key.encoded(), text).map_err(|_| Failure::BadContext);
+        Ok((quorum, put.context.as_ref().map(open).transpose()?))
+    }
+
+    fn load_for_put(&mut self, job: PutJob, out: &mut Vec<Effect>) {
+        self.statistics.put_loads += 1;
+        self.load(job.partition, job.put.key.clone(), Load::Put(job), out);
+    }
+
+    fn append_own(&mut self, job: &PutJob, local: &Local, made: &Written) -> Result<FanOut, Failure> {
+        let siblings_max = self.settings.siblings_max;
+        if made.object.siblings.len() > siblings_max {
+            return Err(Failure::TooManySiblings { limit: siblings_max as u16 });
+        }
+        let body = made.object.encode();
+        if body.len() > self.settings.object_bytes_max {
+            return Err(Failure::TooLarge { limit: self.settings.object_bytes_max as u32 });
+        }
+        let key = job.put.key.encoded();
+        let summary = self.actors.summarise(&body).expect("what was encoded here is an object");
+        let append = Append { partition: job.partition, key, body: &[&body], summary };
+        let sequence = self.store.append(append).map_err(|error| match error {
+            AppendError::Full => Failure::DiskFull,
+            AppendError::Busy => Failure::Overloaded { retry_after_us: 10_000 },
+            AppendError::TooLarge => Failure::TooLarge { limit: self.settings.object_bytes_max as u32 },
+            _ => Failure::StoreFailed,
+        })?;
+        self.statistics.puts += 1;
+        let context = self.sealer.seal(key, &made.context);
+        Ok(FanOut { base: local.version, body, context, replaced: local.has_value, pending: Some(sequence) })
+    }
+
+    /// A write whose token is known is not made again: what it became is sent out again, so that the answer rests on W
+    /// copies as ever.
+    fn again(&self, key: &[u8], object: &Object, pending: Option<Sequence>) -> FanOut {
+        let context = Context { seen: object.clock.clone(), version: object.version() };
+        FanOut {
+            base: object.version(),
+            body: object.encode(),
+            context: self.sealer.seal(key, &context),
+            replaced: false,
+            pending,
+        }
+    }
+
+    fn fan_out(&mut self, now: Now, job: &PutJob, quorum: u8, fan_out: FanOut, out: &mut Vec<Effect>) {
+        let (me, durability) = (self.settings.me, job.put.durability);
+        let replicas: Vec<Endpoint> = self.ring.primaries(job.partition).to_vec();
+        let FanOut { base, body, context, replaced, pending } = fan_out;
+        let mut put = PutCoordinator::new(job.reply_to, me, durability, quorum, &replicas, context, replaced);
+        if pending.is_none() {
+            put.handle_own(true);
+        }
+        for &replica in replicas.iter().filter(|replica| self.down.contains(replica)) {
+            put.handle_unreachable(replica);
+        }
+        let operation = self.begin(job.deadline, Underway::Put(put));
+        for &to in replicas.iter().filter(|&&replica| replica != me && !self.down.contains(&replica)) {
+            let replicate = Replicate {
+                operation,
+                timeout_us: micros_left(now, job.deadline),
+                partition: job.partition,
+                durable: durability == Durability::Durable,
+                hint_for: None,
+                base: base.0,
+                key: job.put.key.clone(),
+                body: body.clone(),
+            };
+            out.push(Effect::Send { to, message: Message::Replicate(replicate) });
+        }
+        if let Some(sequence) = pending {
+            self.when_durable(sequence, Waiter::Put { operation });
+        }
+        self.put_progress(operation, out);
+    }
+
+    /// The own copy is on disk, or never will be.
+    pub(super) fn own_durable(&mut self, operation: u64, durable: bool, out: &mut Vec<Effect>) {
+        if let Some(Underway::Put(put)) = self.operations.get_mut(&operation) {
+            put.handle_own(durable);
+            self.put_progress(operation, out);
+        }
+    }
+
+    /// A replica answered.
+    pub(super) fn replicated(&mut self, from: Endpoint, replicated: &ArchivedReplicated, out: &mut Vec<Effect>) {
+        let Ok(Replicated { operation, outcome }) =
+            rkyv::deserialize::<Replicated, rkyv::rancor::Infallible>(replicated);
+        if let Some(Underway::Put(put)) = self.operations.get_mut(&operation) {
+            put.handle_replicated(from, outcome);
+            self.put_progress(operation, out);
+        }
+    }
+
+    pub(super) fn put_progress(&mut self, operation: u64, out: &mut Vec<Effect>) {
+        let Some(Underway::Put(put)) = self.operations.get_mut(&operation) else { return };
+        let answer = put.answer();
+        if put.is_complete() {
+            self.operations.remove(&operation);
+        }
+        if let Some((reply_to, outcome)) = answer {
+            self.answer(reply_to, outcome, out);
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! What this core does as a replica, for coordinators elsewhere.
+
+use bytes::Bytes;
+use quorate_engine::{
+    Append, AppendError, ReadError, Sequence,
+    disk::Disk,
+    versions::{Summary, Versions},
+};
+use quorate_net::{
+    id::Endpoint,
+    key::{self, Key},
+    message::{ArchivedProbe, ArchivedReplicate, Message, Probed, ProbedVersion, ReplicaOutcome, Replicated},
+};
+
+use super::{Core, Load, Loaded, Waiter};
+use crate::{
+    clock::{Instant, Now},
+    coordinator::Local,
+    effect::Effect,
+    object::{Object, VersionHash, view},
+    replica::{Decision, decide},
+};
+
+/// An object that waits for the body of what is here.
+pub(super) struct ReplicateJob {
+    from: Endpoint,
+    operation: u64,
+    deadline: Instant,
+    partition: u16,
+    durable: bool,
+    base: VersionHash,
+    key: Key,
+    body: Bytes,
+}
+
+/// A version that waits for its body.
+#[derive(Clone, Copy)]
+pub(super) struct ProbeJob {
+    from: Endpoint,
+    operation: u64,
+}
+
+/// An object as it came, wherever its bytes lie.
+struct Incoming<'a> {
+    from: Endpoint,
+    operation: u64,
+    partition: u16,
+    durable: bool,
+    base: VersionHash,
+    key: &'a [u8],
+    body: &'a [u8],
+}
+
+impl<D: Disk> Core<D> {
+    /// A coordinator sends an object to keep.
+    pub(super) fn replicate(&mut self, now: Now, from: Endpoint, replicate: &ArchivedReplicate, out: &mut Vec<Effect>) {
+        let incoming = Incoming {
+            from,
+            operation: replicate.operation.to_native(),
+            partition: replicate.partition.to_native(),
+            durable: replicate.durable,
+            base: VersionHash(replicate.base.to_native()),
+            key: replicate.key.encoded(),
+            body: replicate.body.as_slice(),
+        };
+        if let Some(refusal) = self.refusal(&incoming) {
+            return Self::tell_outcome(from, incoming.operation, refusal, out);
+        }
+        if let Some(body_needed) = self.take(&incoming, None, out) {
+            let job = ReplicateJob {
+                from,
+                operation: incoming.operation,
+                deadline: now.instant + std::time::Duration::from_micros(replicate.timeout_us.to_native().into()),
+                partition: incoming.partition,
+                durable: incoming.durable,
+                base: incoming.base,
+                key: body_needed,
+                body: Bytes::copy_from_slice(incoming.body),
+            };
+            self.load_for_replica(job, out);
+        }
+    }
+
+    /// The body of what is here was read: try again.
+    pub(super) fn replicate_job(
+        &mut self,
+        now: Now,
+        job: ReplicateJob,
+        loaded: Option<&Loaded>,
+        out: &mut Vec<Effect>,
+    ) {
+        if job.deadline <= now.instant {
+            return;
+        }
+        let incoming = Incoming {
+            from: job.from,
+            operation: job.operation,
+            partition: job.partition,
+            durable: job.durable,
+            base: job.base,
+            key: job.key.encoded(),
+            body: &job.body,
+        };
+        if self.take(&incoming, loaded, out).is_some() {
+            self.load_for_replica(job, out);
+        }
+    }
+
+    /// A coordinator asks for this core's version.
+    pub(super) fn probe(&mut self, _now: Now, from: Endpoint, probe: &ArchivedProbe, out: &mut Vec<Effect>) {
+        let (operation, partition) = (probe.operation.to_native(), probe.partition.to_native());
+        let key = probe.key.encoded();
+        self.statistics.probed += 1;
+        if key::check(key).is_err() || self.ring.partition(key::name_of(key)) != partition || !self.owns(partition) {
+            return Self::tell_version(from, operation, ProbedVersion::Unknown, out);
+        }
+        let known = VersionHash(probe.known.to_native());
+        let (local, pending) = self.local(partition, key, None);
+        let version = if local.version == known {
+            ProbedVersion::Same
+        } else if local.is_absent() {
+            ProbedVersion::Absent
+        } else if let Some(body) = self.store.recent(partition, key) {
+            ProbedVersion::Object(body)
+        } else if self.loads.len() >= self.settings.operations_max {
+            ProbedVersion::Unknown
+        } else {
+            self.statistics.get_loads += 1;
+            let key = Key::from_encoded(Bytes::copy_from_slice(key)).expect("checked above");
+            return self.load(partition, key, Load::Probe(ProbeJob { from, operation }), out);
+        };
+        match pending {
+            // What a crash could still take back is not shown.
+            Some(sequence) => self.when_durable(sequence, Waiter::Probed { to: from, operation, version }),
+            None => Self::tell_version(from, operation, version, out),
+        }
+    }
+
+    /// The body for a probe was read. It was on disk, so it may be shown.
+    pub(super) fn probe_loaded(&mut self, job: ProbeJob, loaded: &Loaded, out: &mut Vec<Effect>) {
+        let version = match loaded {
+            Ok(Some(body)) => ProbedVersion::Object(body.clone()),
+            Ok(None) | Err(_) => ProbedVersion::Unknown,
+        };
+        Self::tell_version(job.from, job.operation, version, out);
+    }
+
+    pub(super) fn acknowledge(to: Endpoint, operation: u64, durable: bool, out: &mut Vec<Effect>) {
+        let outcome = if durable { ReplicaOutcome::Durable } else { ReplicaOutcome::StoreFailed };
+        Self::tell_outcome(to, operation, outcome, out);
+    }
+
+    pub(super) fn tell_version(to: Endpoint, operation: u64, version: ProbedVersion, out: &mut Vec<Effect>) {
+        out.push(Effect::Send { to, message: Message::Probed(Probed { operation, version }) });
+    }
+
+    fn tell_outcome(to: Endpoint, operation: u64, outcome: ReplicaOutcome, out: &mut Vec<Effect>) {
+        out.push(Effect::Send { to, message: Message::Replicated(Replicated { operation, outcome }) });
+    }
+
+    /// Why the object cannot be taken at all.
+    fn refusal(&mut self, incoming: &Incoming<'_>) -> Option<ReplicaOutcome> {
+        let ours = key::check(incoming.key).is_ok()
+            && self.ring.partition(key::name_of(incoming.key)) == incoming.partition
+            && self.owns(incoming.partition);
+        if !ours {
+            return Some(ReplicaOutcome::NotOwner);
+        }
+        if self.queue_length() >= self.settings.operations_max {
+            return Some(ReplicaOutcome::Overloaded);
+        }
+        None
+    }
+
+    /// Stores what is to be stored, and acknowledges now or when it is on disk. `Some`: the body of this key is needed.
+    fn take(&mut self, incoming: &Incoming<'_>, loaded: Option<&Loaded>, out: &mut Vec<Effect>) -> Option<Key> {
+        let &Incoming { from, operation, partition, key, .. } = incoming;
+        let Ok(object) = view(incoming.body) else {
+            self.statistics.malformed += 1;
+            Self::tell_outcome(from, operation, ReplicaOutcome::Malformed, out);
+            return None;
+        };
+        let body = loaded.and_then(|loaded| loaded.as_ref().ok()).and_then(Option::as_ref);
+        let (mut local, pending) = self.local(partition, key, body.and_then(|body| Object::decode(body).ok()));
+        let mut decision = decide(&local, object, incoming.base);
+        if decision == Decision::NeedBody && self.add_body(&mut local, partition, key) {
+            decision = decide(&local, object, incoming.base);
+        }
+        let lost = matches!(loaded, Some(Err(ReadError::Corrupt { .. })));
+        if matches!(loaded, Some(Err(_))) && !lost {
+            Self::tell_outcome(from, operation, ReplicaOutcome::StoreFailed, out);
+            return None;
+        }
+        let appended = match decision {
+            Decision::NeedBody if !lost => {
+                return Some(Key::from_encoded(Bytes::copy_from_slice(key)).expect("checked by refusal"));
+            }
+            // What was here cannot be read any more: the coordinator's object is what is left.
+            Decision::NeedBody | Decision::Take => {
+                self.append(partition, key, incoming.body, self.actors.summary(object))
+            }
+            Decision::Store(both) => {
+                let body = both.encode();
+                let summary = self.actors.summarise(&body).expect("what was encoded here is an object");
+                self.append(partition, key, &body, summary)
+            }
+            Decision::Keep => Ok(pending),
+        };
+        for sibling in object.siblings.iter() {
+            if let Some(token) = sibling.token.as_ref() {
+                self.tokens.insert(key, token.to_native());
+            }
+        }
+        self.statistics.replicated += 1;
+        match appended {
+            Ok(Some(sequence)) if incoming.durable => {
+                self.when_durable(sequence, Waiter::Replicated { to: from, operation });
+            }
+            Ok(None) => Self::acknowledge(from, operation, true, out),
+            Ok(Some(_)) => Self::tell_outcome(from, operation, ReplicaOutcome::Buffered, out),
+            Err(refusal) => Self::tell_outcome(from, operation, refusal, out),
+        }
+        None
+    }
+
+    fn append(
+        &mut self,
+        partition: u16,
+        key: &[u8],
+        body: &[u8],
+        summary: Summary,
+    ) -> Result<Option<Sequence>, ReplicaOutcome> {
+        self.store.append(Append { partition, key, body: &[body], summary }).map(Some).map_err(|error| match error {
+            AppendError::Full => ReplicaOutcome::DiskFull,
+            AppendError::Busy => ReplicaOutcome::Overloaded,
+            AppendError::TooLarge => ReplicaOutcome::TooLarge,
+            _ => ReplicaOutcome::StoreFailed,
+        })
+    }
+
+    fn load_for_replica(&mut self, job: ReplicateJob, out: &mut Vec<Effect>) {
+        self.statistics.put_loads += 1;
+        self.load(job.partition, job.key.clone(), Load::Replicate(job), out);
+    }
+
+    /// What this core knows of a key, for tests and tools.
+    #[must_use]
+    pub fn local_version(&self, key: &Key) -> Local {
+        self.local(self.ring.partition(key.name()), key.encoded(), None).0
+    }
+}

@@ -1,0 +1,163 @@
+//! The start of a core: from a directory to a machine that may coordinate.
+//!
+//! The rule: every start takes a new incarnation, drawn at random and on disk before the first dot is minted with it,
+//! whether the end before was clean or not: a directory that was copied back from a backup looks clean too. A directory
+//! that was laid out for another cluster, node or number of cores is refused.
+//!
+//! Shared by the runtime and the simulator. Not here: where the directory is, who runs the tasks.
+
+use std::{fmt, io, rc::Rc};
+
+use quorate_engine::{Config as StoreConfig, OpenError, Opened, RecoveryReport, Store, Task, disk::Disk};
+use quorate_net::id::Endpoint;
+
+use crate::{
+    context::Sealer,
+    core::{Core, Settings},
+    ring::Ring,
+    summary::ActorTable,
+};
+
+/// The blob that says what the directory was laid out for.
+const LAYOUT: &str = "layout";
+
+/// The blob that holds the newest incarnation.
+const ACTOR: &str = "actor";
+
+/// A core that is ready for events.
+pub struct Started<D: Disk> {
+    /// The machine.
+    pub core: Core<D>,
+    /// The store's tasks, to be run beside it.
+    pub tasks: Vec<Task>,
+    /// What opening the store found.
+    pub report: RecoveryReport,
+}
+
+/// What a core's directory holds, and for whom.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Layout {
+    /// The hash of the cluster's name and secret.
+    pub cluster: u64,
+    /// The core.
+    pub me: Endpoint,
+    /// How many cores the node has: which partitions lie here follows from it.
+    pub cores: u16,
+}
+
+/// Why a core did not start. Its directory is as it was.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The store could not be opened.
+    Store(OpenError),
+    /// The directory could not be read or written.
+    Io(io::Error),
+    /// The directory belongs to another cluster.
+    OtherCluster,
+    /// The directory belongs to another node or core.
+    OtherOwner(Endpoint),
+    /// The directory was laid out for another number of cores.
+    OtherCores {
+        /// How many.
+        stored: u16,
+    },
+}
+
+/// Opens the store in `disk` and makes the core's machine. `incarnation` must be drawn at random for this start.
+///
+/// # Errors
+/// See [`StartError`].
+pub async fn start<D: Disk>(
+    disk: D,
+    store: StoreConfig,
+    layout: Layout,
+    settings: Settings,
+    ring: Rc<Ring>,
+    sealer: Sealer,
+    incarnation: u64,
+) -> Result<Started<D>, StartError> {
+    let actors = Rc::new(ActorTable::default());
+    let Opened { store, tasks, report } = Store::open(disk, store, actors.clone()).await.map_err(StartError::Store)?;
+    check_layout(&store, layout).await?;
+    store_incarnation(&store, incarnation).await.map_err(StartError::Io)?;
+    let core = Core::new(settings, ring, store, actors, sealer, incarnation);
+    Ok(Started { core, tasks, report })
+}
+
+/// Stores a new incarnation durably: before its first dot.
+///
+/// # Errors
+/// When the disk refused; the incarnation must then not be used.
+pub async fn store_incarnation<D: Disk>(store: &Store<D>, incarnation: u64) -> io::Result<()> {
+    store.store_blob(ACTOR, &incarnation.to_le_bytes()).await
+}
+
+async fn check_layout<D: Disk>(store: &Store<D>, layout: Layout) -> Result<(), StartError> {
+    let Some(stored) = stored_layout(store).await.map_err(StartError::Io)? else {
+        return store.store_blob(LAYOUT, &layout.encode()).await.map_err(StartError::Io);
+    };
+    if stored.cluster != layout.cluster {
+        Err(StartError::OtherCluster)
+    } else if stored.me != layout.me {
+        Err(StartError::OtherOwner(stored.me))
+    } else if stored.cores != layout.cores {
+        Err(StartError::OtherCores { stored: stored.cores })
+    } else {
+        Ok(())
+    }
+}
+
+/// What the store's directory was laid out for; `None` for a new one.
+///
+/// # Errors
+/// When it cannot be read.
+pub async fn stored_layout<D: Disk>(store: &Store<D>) -> io::Result<Option<Layout>> {
+    let Some(bytes) = store.load_blob(LAYOUT).await? else { return Ok(None) };
+    Layout::decode(&bytes).map(Some).ok_or_else(|| io::Error::other("the layout file is of another format"))
+}
+
+impl Layout {
+    fn encode(self) -> [u8; 14] {
+        let mut bytes = [0; 14];
+        bytes[..8].copy_from_slice(&self.cluster.to_le_bytes());
+        bytes[8..10].copy_from_slice(&self.me.node.0.to_le_bytes());
+        bytes[10..12].copy_from_slice(&self.me.core.0.to_le_bytes());
+        bytes[12..].copy_from_slice(&self.cores.to_le_bytes());
+        bytes
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        let bytes: &[u8; 14] = bytes.try_into().ok()?;
+        let number = |at: usize| u16::from_le_bytes([bytes[at], bytes[at + 1]]);
+        Some(Self {
+            cluster: u64::from_le_bytes(bytes[..8].try_into().ok()?),
+            me: Endpoint::new(quorate_net::id::NodeId(number(8)), quorate_net::id::CoreId(number(10))),
+            cores: number(12),
+        })
+    }
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Store(error) => write!(f, "{error}"),
+            Self::Io(error) => write!(f, "cannot use the core's directory: {error}"),
+            Self::OtherCluster => {
+                f.write_str("the directory belongs to a cluster of another name or secret: check `data` in the config")
+            }
+            Self::OtherOwner(owner) => {
+                write!(
+                    f,
+                    "the directory belongs to node {}, core {}: check `data` in the config",
+                    owner.node, owner.core
+                )
+            }
+            Self::OtherCores { stored } => {
+                write!(f, "the data was laid out for {stored} cores; run `quorate rehome --config FILE` to move it")
+            }
+        }
+    }
+}
+
+impl std::error::Error for StartError {}
