@@ -1,1 +1,9 @@
-//! Quorate: tests.
+//! The deterministic simulator: a whole cluster in one thread, under virtual time and faults drawn from a seed.
+//!
+//! The rule: it drives exactly the code that ships, the machines of `node` over the store of `engine`, with the bytes of
+//! `net` between them; the same seed gives the same run.
+//!
+//! Not here: what the parts do by themselves (their own tests), real processes (`tests/processes`).
+
+pub mod causality;
+pub mod seeds;

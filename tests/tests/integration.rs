@@ -1,0 +1,5 @@
+//! All simulated scenarios and properties, by behaviour, in one binary.
+
+mod integration {
+    mod algebra;
+}
