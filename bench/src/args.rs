@@ -12,8 +12,9 @@ use crate::{
     disk::DiskArgs,
     ledger,
     popularity::Shape,
-    protocol::{Commands, Durability, RequestOptions},
+    protocol::{Commands, Durability, Native, RequestOptions},
     value::STAMP_BYTES,
+    worker::Target,
     workload::Workload,
 };
 
@@ -41,6 +42,8 @@ pub enum Command {
 pub enum TargetKind {
     /// Redis's protocol: Quorate, redis-server and others.
     Resp,
+    /// Quorate's own; clients go to the core that owns the key.
+    Native,
 }
 
 /// Load on servers.
@@ -169,8 +172,8 @@ pub struct LoadArgs {
 impl LoadArgs {
     /// What is wrong with these options, if anything is.
     pub(crate) fn check(&self) -> Result<(), String> {
-        let versioned = self.is_versioned();
-        let rules: [(bool, &str); 12] = [
+        let native = self.target == TargetKind::Native;
+        let rules: [(bool, &str); 13] = [
             (self.keys == 0, "--keys must be at least 1"),
             (self.connections == 0 || self.connections > 100_000, "--connections must be 1 to 100000"),
             (self.pipeline == 0 || self.pipeline > 4096, "--pipeline must be 1 to 4096"),
@@ -180,6 +183,7 @@ impl LoadArgs {
             (!(0.0..=1.0).contains(&self.hot_requests), "--hot-requests is a share, 0 to 1"),
             (self.timeout.is_zero(), "--timeout must be more than 0"),
             (self.r == Some(0) || self.w == Some(0), "--r and --w must be at least 1"),
+            (native && self.cluster, "--target native always goes to the owners: --cluster is for resp"),
             (self.key_prefix.len() > 1024, "--key-prefix must be at most 1024 bytes"),
             (
                 self.verify && (self.value_size.start as usize) < STAMP_BYTES,
@@ -194,16 +198,13 @@ impl LoadArgs {
         if let Some((_, text)) = rules.into_iter().find(|(broken, _)| *broken) {
             return Err(text.to_owned());
         }
-        if self.durability.is_some() && !versioned {
-            return Err("--durability needs KV.PUT".to_owned());
-        }
         Ok(())
     }
 
     /// Whether requests carry contexts and quorums.
     pub(crate) fn is_versioned(&self) -> bool {
         let options = self.r.is_some() || self.w.is_some() || self.durability.is_some();
-        self.kv || options || self.strict || self.sloppy
+        self.target == TargetKind::Native || self.kv || options || self.strict || self.sloppy
     }
 
     pub(crate) fn options(&self) -> RequestOptions {
@@ -216,8 +217,12 @@ impl LoadArgs {
         }
     }
 
-    pub(crate) fn commands(&self) -> Commands {
-        if self.is_versioned() { Commands::versioned(&self.options()) } else { Commands::Plain }
+    pub(crate) fn target(&self) -> Target {
+        match self.target {
+            TargetKind::Native => Target::Native(Native::new(&self.options())),
+            TargetKind::Resp if self.is_versioned() => Target::Resp(Commands::versioned(&self.options())),
+            TargetKind::Resp => Target::Resp(Commands::Plain),
+        }
     }
 
     /// How long to measure; `None`: until the operations or the keys are done.
@@ -331,8 +336,8 @@ mod tests {
 
     #[test]
     fn options_of_requests_imply_versioned_commands() {
-        assert_eq!(load("bench").commands(), Commands::Plain);
-        assert_ne!(load("bench --w 2").commands(), Commands::Plain);
+        assert_eq!(load("bench").target(), Target::Resp(Commands::Plain));
+        assert_ne!(load("bench --w 2").target(), Target::Resp(Commands::Plain));
         assert_eq!(load("bench --operations 5").measured_duration(), None);
         assert_eq!(load("bench").measured_duration(), Some(Duration::from_secs(10)));
     }

@@ -36,6 +36,8 @@ pub(crate) struct Operation {
     pub(crate) sent_before: u64,
     /// Of the write under way; 0 until it is sent.
     pub(crate) sequence: u64,
+    /// Whether the write under way says nothing of what its writer has seen.
+    pub(crate) blind: bool,
     /// Whether it was found to be stale before, in a phase that tries again.
     pub(crate) stale: bool,
     /// What a read-modify-write has read.

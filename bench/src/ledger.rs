@@ -2,8 +2,8 @@
 //!
 //! The rule: every key has one writer, which has at most one write of it under way; so its writes have an order, and the
 //! last acknowledged one is known. A read must show that one or a later one, and never one that was not sent. A write
-//! whose outcome is unknown (no answer, or an error that leaves it open) may have happened, and may still happen:
-//! where writers hand in no context it may then replace a later one, which is not a loss.
+//! whose outcome is unknown (no answer, or an error that leaves it open) may have happened, and may still happen: if it
+//! was blind (without a context) it may then replace a later one, which is not a loss.
 //!
 //! Not here: what a stamped value looks like (`value`), who reads when (`client`).
 
@@ -32,9 +32,8 @@ pub(crate) const KEYS_MAX: u64 = (CHUNK_KEYS * CHUNKS) as u64;
 #[derive(Debug)]
 pub(crate) struct Ledger {
     run: u64,
-    /// Whether writers hand in contexts: then nothing that is acknowledged can be replaced unseen.
-    contexts: bool,
     chunks: Box<[OnceLock<Box<[Entry]>>]>,
+    keys_end: AtomicU64,
     unknown: Mutex<Unknown>,
     judged: Mutex<Judged>,
     counts: Counts,
@@ -46,7 +45,7 @@ struct Entry {
     acknowledged: AtomicU64,
 }
 
-/// Writes whose outcome is unknown, per key as stretches of sequences.
+/// Blind writes whose outcome is unknown, per key as stretches of sequences.
 #[derive(Default, Debug)]
 struct Unknown {
     by_key: HashMap<u64, Vec<(u64, u64)>>,
@@ -80,7 +79,7 @@ pub struct Verdict {
     pub acknowledged: u64,
     /// Writes whose outcome is not known.
     pub unknown: u64,
-    /// Reads that showed such a write in place of a later one: allowed, since writers handed in no context.
+    /// Reads that showed such a write in place of a later one: allowed, since it was blind.
     pub surfaced: u64,
     /// Keys that the last pass read.
     pub keys: u64,
@@ -112,9 +111,16 @@ pub(crate) enum Shown {
 impl Ledger {
     /// An empty ledger of the run numbered `run`.
     #[must_use]
-    pub(crate) fn new(run: u64, contexts: bool) -> Self {
+    pub(crate) fn new(run: u64) -> Self {
         let chunks = (0..CHUNKS).map(|_| OnceLock::new()).collect();
-        Self { run, contexts, chunks, unknown: Mutex::default(), judged: Mutex::default(), counts: Counts::default() }
+        Self {
+            run,
+            chunks,
+            keys_end: AtomicU64::new(0),
+            unknown: Mutex::default(),
+            judged: Mutex::default(),
+            counts: Counts::default(),
+        }
     }
 
     /// The run's number, which all its stamps carry.
@@ -125,6 +131,7 @@ impl Ledger {
 
     /// The key's writer sends its next write. Its sequence.
     pub(crate) fn send(&self, key: u64) -> u64 {
+        self.keys_end.fetch_max(key + 1, Ordering::Relaxed);
         self.entry(key).sent.fetch_add(1, Ordering::SeqCst) + 1
     }
 
@@ -146,9 +153,12 @@ impl Ledger {
         self.entry(key).acknowledged.fetch_max(sequence, Ordering::SeqCst);
     }
 
-    /// A write was sent and its outcome will never be known.
-    pub(crate) fn lose_sight(&self, key: u64, sequence: u64) {
+    /// A write was sent and its outcome will never be known. `blind`: it carried no context.
+    pub(crate) fn lose_sight(&self, key: u64, sequence: u64, blind: bool) {
         self.counts.unknown.fetch_add(1, Ordering::Relaxed);
+        if !blind {
+            return;
+        }
         let mut unknown = self.unknown.lock().expect("no panic under the lock");
         let stretches = unknown.by_key.entry(key).or_default();
         match stretches.last_mut() {
@@ -186,7 +196,7 @@ impl Ledger {
         if latest >= floor {
             return (Shown::Current, latest);
         }
-        if !self.contexts && latest > 0 && self.is_unknown(key, latest) {
+        if latest > 0 && self.is_unknown(key, latest) {
             self.counts.surfaced.fetch_add(1, Ordering::Relaxed);
             return (Shown::Current, latest);
         }
@@ -220,11 +230,9 @@ impl Ledger {
         self.chunks[key as usize / CHUNK_KEYS].get().is_some_and(|_| self.sent(key) > 0)
     }
 
-    /// One past the highest key that may have been written.
-    #[must_use]
+    /// One past the highest key that was written.
     pub(crate) fn keys_end(&self) -> u64 {
-        let last = self.chunks.iter().rposition(|chunk| chunk.get().is_some());
-        last.map_or(0, |last| ((last + 1) * CHUNK_KEYS) as u64)
+        self.keys_end.load(Ordering::Relaxed)
     }
 
     /// The judgement so far.
@@ -305,7 +313,7 @@ mod tests {
 
     #[test]
     fn an_acknowledged_write_must_show() {
-        let ledger = Ledger::new(1, false);
+        let ledger = Ledger::new(1);
         assert_eq!(shown(&ledger, ledger.floor(5), &[]), Shown::Current);
         for sequence in 1..=3 {
             assert_eq!(ledger.send(5), sequence);
@@ -322,15 +330,15 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_write_may_surface_only_without_contexts() {
-        for (contexts, expected) in [(false, Shown::Current), (true, Shown::Stale)] {
-            let ledger = Ledger::new(1, contexts);
+    fn an_unknown_write_may_surface_only_if_it_was_blind() {
+        for (blind, expected) in [(true, Shown::Current), (false, Shown::Stale)] {
+            let ledger = Ledger::new(1);
             for _ in 1..=4 {
                 ledger.send(5);
             }
             ledger.acknowledge(5, 1);
-            ledger.lose_sight(5, 2);
-            ledger.lose_sight(5, 3);
+            ledger.lose_sight(5, 2, blind);
+            ledger.lose_sight(5, 3, blind);
             ledger.acknowledge(5, 4);
             assert_eq!(shown(&ledger, 4, &[3]), expected);
             assert_eq!(shown(&ledger, 4, &[2]), expected);
@@ -340,7 +348,7 @@ mod tests {
 
     #[test]
     fn another_keys_value_and_damage_are_seen() {
-        let ledger = Ledger::new(1, false);
+        let ledger = Ledger::new(1);
         ledger.send(5);
         ledger.send(6);
         let mut value = stamped(6, 1);

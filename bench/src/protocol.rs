@@ -4,6 +4,7 @@
 //!
 //! Not here: sockets (`connection`), which connection a key goes to (`route`).
 
+mod native;
 mod resp;
 
 use std::time::Duration;
@@ -11,6 +12,7 @@ use std::time::Duration;
 use clap::ValueEnum;
 use serde::Serialize;
 
+pub(crate) use native::Native;
 pub(crate) use resp::{Commands, Resp};
 
 /// What one request does.
@@ -86,19 +88,23 @@ pub(crate) struct Answer<'a> {
 pub(crate) enum Protocol {
     /// Redis's, with or without the commands that are Quorate's own.
     Resp(Resp),
+    /// Quorate's own.
+    Native(Native),
 }
 
 impl Protocol {
-    pub(crate) fn encode_get(&self, _id: u64, key: &[u8], out: &mut Vec<u8>) {
+    pub(crate) fn encode_get(&self, id: u64, key: &[u8], out: &mut Vec<u8>) {
         match self {
             Self::Resp(resp) => resp.encode_get(key, out),
+            Self::Native(native) => native.encode_get(id, key, out),
         }
     }
 
     /// `context`: what the writer has seen; `None` replaces whatever is there.
-    pub(crate) fn encode_put(&self, _id: u64, key: &[u8], value: &[u8], context: Option<&[u8]>, out: &mut Vec<u8>) {
+    pub(crate) fn encode_put(&self, id: u64, key: &[u8], value: &[u8], context: Option<&[u8]>, out: &mut Vec<u8>) {
         match self {
             Self::Resp(resp) => resp.encode_put(key, value, context, out),
+            Self::Native(native) => native.encode_put(id, key, value, context, out),
         }
     }
 
@@ -110,6 +116,7 @@ impl Protocol {
     pub(crate) fn decode<'a>(&mut self, input: &'a [u8], oldest: Option<Step>) -> Result<Option<Answer<'a>>, String> {
         match self {
             Self::Resp(resp) => resp.decode(input, oldest),
+            Self::Native(native) => native.decode(input),
         }
     }
 }

@@ -7,14 +7,18 @@
 
 use std::{
     io::{Read, Write},
-    net::{SocketAddr, TcpStream, ToSocketAddrs},
+    net::{IpAddr, SocketAddr, TcpStream, ToSocketAddrs},
     time::Duration,
 };
 
-use quorate_net::resp::{Reply, ReplyLimits, ReplyScanner, write_command};
+use quorate_net::{
+    client::{Client, ClientOptions},
+    message::ClusterMap,
+    resp::{Reply, ReplyLimits, ReplyScanner, write_command},
+    slot::{self, slot},
+};
 
-/// Redis Cluster's number of slots.
-const SLOTS: usize = 16_384;
+const SLOTS: usize = slot::SLOTS as usize;
 
 /// All endpoints, and who owns what.
 #[derive(Debug)]
@@ -43,6 +47,13 @@ impl Routes {
             }
         }
         Err(format!("no server told its CLUSTER SLOTS; the last said: {last}"))
+    }
+
+    /// Clients go to the cores that own keys by the cluster's map, asked of the first server that answers.
+    pub(crate) fn from_map(servers: &[SocketAddr], timeout: Duration) -> Result<Self, String> {
+        let options = ClientOptions { timeout, ..ClientOptions::default() };
+        let client = Client::connect(servers, options).map_err(|error| format!("no cluster map: {error}"))?;
+        parse_map(client.map())
     }
 
     /// The endpoints for a key, best first.
@@ -119,6 +130,33 @@ fn parse_slots(reply: &Reply<'_>, server: SocketAddr) -> Result<Routes, String> 
     }
 }
 
+fn parse_map(map: &ClusterMap) -> Result<Routes, String> {
+    let mut endpoints = Vec::new();
+    let mut first_core = Vec::new();
+    for node in &map.nodes {
+        first_core.push(endpoints.len() as u16);
+        let address: IpAddr = node.address.parse().map_err(|_| format!("node {} has no IP address", node.id))?;
+        for core in 0..node.cores {
+            let port = node.core_port.checked_add(core).ok_or("a core's port is beyond 65535")?;
+            endpoints.push(SocketAddr::new(address, port));
+        }
+    }
+    let partitions = u16::try_from(map.preference.len()).unwrap_or(0);
+    if endpoints.is_empty() || !partitions.is_power_of_two() || partitions > slot::SLOTS {
+        return Err(format!("a cluster map of {} nodes and {partitions} partitions", map.nodes.len()));
+    }
+    let owners = |slot: u16| {
+        let partition = usize::from(slot::partition(slot, partitions));
+        let core = |&node: &u16| {
+            let node = usize::from(node);
+            Some(first_core.get(node)? + ClusterMap::core(*map.spread.get(partition)?, map.nodes[node].cores).0)
+        };
+        map.preference[partition].iter().map(core).collect::<Option<Vec<u16>>>()
+    };
+    let by_slot: Option<Vec<_>> = (0..slot::SLOTS).map(owners).collect();
+    Ok(Routes::from_owners(endpoints, by_slot.ok_or("a cluster map that names a node it does not hold")?.into_iter()))
+}
+
 /// One command, one reply, on a connection of its own.
 pub(crate) fn ask(server: SocketAddr, command: &[&[u8]], timeout: Duration) -> Result<Vec<u8>, String> {
     let mut stream = TcpStream::connect_timeout(&server, timeout).map_err(|error| error.to_string())?;
@@ -141,47 +179,11 @@ pub(crate) fn ask(server: SocketAddr, command: &[&[u8]], timeout: Duration) -> R
     }
 }
 
-/// The slot of a key as Redis Cluster has it: CRC16 (XMODEM) of the key, or of what stands between its first braces.
-fn slot(key: &[u8]) -> u16 {
-    let tag = key.iter().position(|&byte| byte == b'{').and_then(|open| {
-        let rest = &key[open + 1..];
-        rest.iter().position(|&byte| byte == b'}').filter(|&length| length > 0).map(|length| &rest[..length])
-    });
-    let crc =
-        tag.unwrap_or(key).iter().fold(0_u16, |crc, &byte| (crc << 8) ^ CRC16[usize::from((crc >> 8) as u8 ^ byte)]);
-    crc % SLOTS as u16
-}
-
-const CRC16: [u16; 256] = {
-    let mut table = [0; 256];
-    let mut byte = 0;
-    while byte < 256 {
-        let mut crc = (byte as u16) << 8;
-        let mut bit = 0;
-        while bit < 8 {
-            crc = if crc & 0x8000 == 0 { crc << 1 } else { (crc << 1) ^ 0x1021 };
-            bit += 1;
-        }
-        table[byte] = crc;
-        byte += 1;
-    }
-    table
-};
-
 #[cfg(test)]
 mod tests {
+    use quorate_net::{id::NodeId, message::MappedNode};
+
     use super::*;
-
-    #[test]
-    fn slots_are_those_of_redis_cluster() {
-        assert_eq!(slot(b"123456789"), 0x31c3);
-        assert_eq!(slot(b"{123456789}.more"), 0x31c3);
-        assert_eq!(slot(b"foo{}{bar}"), slot_of_whole(b"foo{}{bar}"));
-    }
-
-    fn slot_of_whole(key: &[u8]) -> u16 {
-        key.iter().fold(0_u16, |crc, &byte| (crc << 8) ^ CRC16[usize::from((crc >> 8) as u8 ^ byte)]) % SLOTS as u16
-    }
 
     #[test]
     fn every_endpoint_is_in_the_order_once() {
@@ -190,6 +192,29 @@ mod tests {
         assert_eq!(direct.order(3, b"any").collect::<Vec<_>>(), [3, 4, 0, 1, 2]);
         let owned = Routes::from_owners(endpoints, std::iter::repeat_n(vec![2, 0], SLOTS));
         assert_eq!(owned.order(4, b"any").collect::<Vec<_>>(), [2, 0, 4, 1, 3]);
+    }
+
+    #[test]
+    fn a_map_leads_to_the_owning_cores() {
+        let node = |id: u16| MappedNode {
+            id: NodeId(id),
+            address: format!("127.0.0.{id}"),
+            cores: 2,
+            port: 7400,
+            core_port: 7401,
+        };
+        let mut map = ClusterMap {
+            replicas: 2,
+            nodes: vec![node(1), node(2)],
+            preference: vec![vec![0, 1], vec![1, 0]],
+            spread: vec![0, u32::MAX],
+        };
+        let routes = parse_map(&map).unwrap();
+        let first =
+            |slot: usize| routes.endpoints[usize::from(routes.owners[usize::from(routes.slots[slot])][0])].to_string();
+        assert_eq!((first(0), first(SLOTS - 1)), ("127.0.0.1:7401".to_owned(), "127.0.0.2:7402".to_owned()));
+        map.preference[1] = vec![2];
+        assert!(parse_map(&map).is_err());
     }
 
     #[test]

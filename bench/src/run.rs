@@ -24,6 +24,7 @@ use crate::{
     popularity::Popularity,
     process::{self, Sample, Servers},
     progress::{Goal, Progress},
+    protocol::Commands,
     random::{Random, mix},
     recorder::{Recorder, Tick},
     report::{Parts, Report, Second, Setup},
@@ -35,6 +36,8 @@ use crate::{
 
 /// Loading gives up when nothing succeeds for this long.
 const STUCK: Duration = Duration::from_secs(30);
+/// Success is heard of with the ticks, so this late at most.
+const HEARD_AFTER: Duration = Duration::from_millis(500);
 /// Loading does not wait for each answer.
 const LOAD_DEPTH: usize = 8;
 
@@ -117,6 +120,7 @@ fn share(args: &LoadArgs) -> Result<Shared, Error> {
     let routes = match args.target {
         TargetKind::Resp if args.cluster => Routes::from_slots(&addresses, args.timeout).map_err(Error::Servers)?,
         TargetKind::Resp => Routes::direct(addresses),
+        TargetKind::Native => Routes::from_map(&addresses, args.timeout).map_err(Error::Servers)?,
     };
     // Another run's values must not pass for this one's; all else repeats with the seed.
     let started = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -124,13 +128,13 @@ fn share(args: &LoadArgs) -> Result<Shared, Error> {
     Ok(Shared {
         origin: Instant::now(),
         routes,
-        target: Target::Resp(args.commands()),
+        target: args.target(),
         options: args.options(),
         clients: args.connections,
         key_prefix: args.key_prefix.clone().into_bytes(),
         values: Values::new(args.seed, args.value_size.clone()),
         keys: Keys::new(args.keys),
-        ledger: args.verify.then(|| Ledger::new(number, args.is_versioned())),
+        ledger: args.verify.then(|| Ledger::new(number)),
     })
 }
 
@@ -318,7 +322,7 @@ fn watch(
         if progress.operations() > moved.1 {
             moved = (now, progress.operations());
         }
-        if stuck_after.is_some_and(|after| now - moved.0 > after.as_nanos() as u64) {
+        if stuck_after.is_some_and(|after| now - moved.0 > (after + HEARD_AFTER).as_nanos() as u64) {
             phase.stop.store(true, Ordering::Relaxed);
         }
     }
@@ -332,14 +336,18 @@ fn setup(args: &LoadArgs, shared: &Shared) -> Setup {
     requests.extend(args.durability.map(|durability| format!("{durability:?}").to_lowercase()));
     requests.extend((args.strict || args.sloppy).then(|| if args.strict { "strict" } else { "sloppy" }.to_owned()));
     let requests = if requests.is_empty() { "the servers' defaults".to_owned() } else { requests.join(" ") };
-    let commands = if args.is_versioned() { "KV.GET, KV.PUT" } else { "GET, SET" };
+    let target = match args.target() {
+        Target::Native(_) => "native",
+        Target::Resp(Commands::Plain) => "resp (GET, SET)",
+        Target::Resp(Commands::Versioned { .. }) => "resp (KV.GET, KV.PUT)",
+    };
     let workload = match args.workload {
         Workload::Mix => format!("{} % gets", args.get_percent),
         Workload::A | Workload::B | Workload::C | Workload::D | Workload::F => format!("YCSB {:?}", args.workload),
         Workload::Get | Workload::Put | Workload::Load => format!("{:?}", args.workload).to_lowercase(),
     };
     Setup {
-        target: format!("resp ({commands})"),
+        target: target.to_owned(),
         servers: shared.routes.endpoints.iter().map(ToString::to_string).collect(),
         workload: format!("{workload}, {}", format!("{shape:?}").to_lowercase()),
         keys: args.keys,

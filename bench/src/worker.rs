@@ -29,7 +29,7 @@ use crate::{
     connection::{Broken, Connection, Lost, READ_BYTES},
     ledger::Ledger,
     phase::{Phase, Task},
-    protocol::{Commands, Failed, Protocol, RequestOptions, Resp, Step},
+    protocol::{Commands, Failed, Native, Protocol, RequestOptions, Resp, Step},
     recorder::{Recorder, Tick},
     route::Routes,
     value::{Recipe, Stamp, Values},
@@ -63,6 +63,7 @@ pub(crate) struct Shared {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) enum Target {
     Resp(Commands),
+    Native(Native),
 }
 
 impl Shared {
@@ -78,13 +79,7 @@ impl Shared {
     fn protocol(&self) -> Protocol {
         match &self.target {
             Target::Resp(commands) => Protocol::Resp(Resp::new(commands.clone())),
-        }
-    }
-
-    /// Whether puts carry contexts.
-    fn is_versioned(&self) -> bool {
-        match &self.target {
-            Target::Resp(commands) => *commands != Commands::Plain,
+            Target::Native(native) => Protocol::Native(native.clone()),
         }
     }
 }
@@ -282,6 +277,7 @@ impl Worker {
             floor: 0,
             sent_before: 0,
             sequence: 0,
+            blind: false,
             stale: false,
             context: None,
         };
@@ -380,8 +376,9 @@ impl Worker {
                 let writer = client_state.index as u32;
                 let stamp = Stamp { run: ledger.run(), key: number, sequence: operation.sequence, writer };
                 shared.values.stamped(operation.recipe, stamp, value);
-                // A writer that has seen nothing says so: then even a write that comes late replaces nothing unseen.
-                let context = shared.is_versioned().then(|| client_state.context(number).unwrap_or_default());
+                // Without contexts there are none to remember.
+                let context = client_state.context(number);
+                operation.blind = context.is_none();
                 connection.put(key, value, context, now, operation);
             }
         }
@@ -433,7 +430,7 @@ impl Worker {
     fn drop_connection(&mut self, phase: &Phase, client: usize, endpoint: usize, broken: &Broken, now: u64) {
         let Some(connection) = self.clients[client].connections[endpoint].take() else { return };
         let (under_way, lost) = connection.close(self.epoll.as_fd());
-        self.mark_down(endpoint, now, BACKOFF_NS);
+        self.mark_down(endpoint, now, if lost == Lost::Unsent { BACKOFF_NS } else { 0 });
         if lost == Lost::Unsent {
             // Counted, but no operation fails by it: they go elsewhere.
             self.recorder.error(&broken.class, &broken.text, None, now, now >= phase.measure_from);
@@ -452,10 +449,11 @@ impl Worker {
 
     fn mark_down(&mut self, endpoint: usize, now: u64, at_least_ns: u64) {
         let health = &mut self.health[endpoint];
-        // All connections to it fail at once: that is one failure.
+        // All connections to it fail at once: that is one failure. After the very first one it is tried again at once.
         if now >= health.down_until {
-            let doubled = BACKOFF_NS << health.failures.min(6);
-            health.down_until = now + doubled.max(at_least_ns).min(BACKOFF_MAX_NS);
+            let doubled = BACKOFF_NS << health.failures.min(6) >> 1;
+            let backoff = if health.failures == 0 { 0 } else { doubled };
+            health.down_until = now + backoff.max(at_least_ns).min(BACKOFF_MAX_NS);
             health.failures += 1;
         }
     }

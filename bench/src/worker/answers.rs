@@ -110,7 +110,7 @@ impl Worker {
     pub(super) fn fail(&mut self, phase: &Phase, client: usize, operation: Operation, failed: &Failed, now: u64) {
         let unknown = operation.sequence > 0 && !failed.nothing_written;
         if unknown && let Some(ledger) = &self.shared.ledger {
-            ledger.lose_sight(operation.key, operation.sequence);
+            ledger.lose_sight(operation.key, operation.sequence, operation.blind);
         }
         let measured = self.is_measured(phase, operation.intended);
         if phase.tries_again() && !phase.is_over(now) {
