@@ -15,7 +15,10 @@ pub mod object;
 pub mod quorum;
 pub mod replica;
 pub mod ring;
+mod runtime;
 pub mod start;
 pub mod summary;
 mod tokens;
 pub mod version;
+
+pub use runtime::server;

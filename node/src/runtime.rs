@@ -1,0 +1,13 @@
+//! The shell: one glommio executor per core, which feeds its core's machine and performs what it asks.
+//!
+//! The rule: an event is handed over whole, with the time, and nothing waits while the machine runs; IO that an effect
+//! starts comes back as an event. All frames of one read are handled before a writer is woken.
+//!
+//! This is the only place in the crate that names glommio, reads clocks or draws randomness. Not here: any decision about
+//! data (`core`), or about RESP commands (`gateway`).
+
+mod clients;
+mod executor;
+mod peers;
+pub mod server;
+mod shell;

@@ -1,0 +1,239 @@
+//! One core's executor: what it opens, the tasks that it runs, and how it ends.
+
+use std::{
+    net::SocketAddr,
+    path::PathBuf,
+    rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use futures_lite::future;
+use glommio::{Task, spawn_local, timer::Timer};
+use quorate_engine::{Config as StoreConfig, Sequence, Watermark, disk::dma::DmaDisk};
+use quorate_net::{
+    frame,
+    id::{CoreId, Endpoint},
+    transport::{BindError, Limits, Link, Listener, ListenerOptions, MeshReceiver, MeshSeat, Sharing, Transport},
+};
+
+use super::{
+    clients,
+    peers::{self, Identity},
+    server::ServeError,
+    shell::{Shell, random_u64},
+};
+use crate::{
+    config::{Cluster, Config},
+    context::Sealer,
+    start::{Layout, StartError, Started, start},
+};
+
+/// Deadlines are looked at this often. A tick on every executor also wakes one that has parked by mistake.
+const TICK: Duration = Duration::from_millis(10);
+
+/// Incomplete requests and unwritten answers of one core, in bytes.
+const BUFFERED_BYTES_MAX: usize = 512 << 20;
+
+/// A node has at most 256 cores; connections may overlap for a moment when they are made anew.
+const PEER_CONNECTIONS_MAX: usize = 4096;
+
+/// A client that connects and says nothing is not kept for longer.
+const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(300);
+
+/// What one core is given to start with.
+pub(super) struct CorePlan {
+    pub me: Endpoint,
+    pub config: Arc<Config>,
+    pub store: StoreConfig,
+    pub data: PathBuf,
+    pub cluster: u64,
+    pub seat: MeshSeat<Vec<u8>>,
+    pub signals: Arc<Signals>,
+}
+
+/// What the cores of a node and its main thread tell each other.
+#[derive(Default)]
+pub(super) struct Signals {
+    /// Everything shall stop.
+    pub stop: AtomicBool,
+    /// Cores that serve.
+    pub ready: AtomicU64,
+    /// Each core's ticks: one that does not move has stopped.
+    pub ticks: Vec<AtomicU64>,
+}
+
+/// Runs one core until it shall stop.
+pub(super) async fn run(plan: CorePlan) -> Result<(), ServeError> {
+    let signals = plan.signals.clone();
+    let result = serve(plan).await;
+    if result.is_err() {
+        signals.stop.store(true, Ordering::SeqCst);
+    }
+    result
+}
+
+async fn serve(plan: CorePlan) -> Result<(), ServeError> {
+    let CorePlan { me, config, store, data, cluster, seat, signals } = plan;
+    let transport = Transport::new(BUFFERED_BYTES_MAX);
+    // The ports first: a node that is already running is told apart before its files are touched.
+    let ports = Ports::bind(&config, me.core).map_err(ServeError::Bind)?;
+    let started = open(&config, me, store, data, cluster).await?;
+    let Some((mesh, receivers)) = future::or(async { Some(seat.join().await) }, stopped(&signals)).await else {
+        started.core.store().close().await;
+        return Ok(());
+    };
+    let shell = Shell::new(started.core, mesh);
+    for task in started.tasks {
+        spawn_local(task).detach();
+    }
+    spawn_local(watch_store(shell.clone())).detach();
+    for receiver in receivers {
+        spawn_local(receive(shell.clone(), receiver)).detach();
+    }
+    let Cluster { partitions, replicas, .. } = config.cluster;
+    let identity = Identity { cluster, me, partitions, replicas };
+    let links = connect_peers(&shell, &transport, &config, identity);
+    let serving = ports.serve(&shell, &transport, &config, identity);
+    signals.ready.fetch_add(1, Ordering::SeqCst);
+    tick(&shell, &signals).await;
+
+    for task in serving {
+        task.cancel().await;
+    }
+    for link in links {
+        link.close();
+    }
+    for connection in transport.connections() {
+        connection.close();
+    }
+    let store = shell.look(|core| core.store().clone());
+    store.close().await;
+    Ok(())
+}
+
+/// What one core listens on.
+struct Ports {
+    /// Clients that chose this core.
+    own: Listener,
+    /// Clients that did not choose.
+    shared: Listener,
+    /// Other nodes' cores.
+    peers: Listener,
+}
+
+impl Ports {
+    fn bind(config: &Config, core: CoreId) -> Result<Self, BindError> {
+        let member = config.member();
+        let listen = |port: u16, sharing| Listener::bind(SocketAddr::new(member.address, port), sharing);
+        // The exclusive ones first: the shared one would be given to a second node too.
+        let own = listen(member.core_port + core.0, Sharing::Exclusive)?;
+        let peers = listen(member.peer_port + core.0, Sharing::Exclusive)?;
+        let shared = listen(member.port, Sharing::Cores)?;
+        Ok(Self { own, shared, peers })
+    }
+
+    fn serve(self, shell: &Rc<Shell>, transport: &Transport, config: &Config, identity: Identity) -> Vec<Task<()>> {
+        let options = |limits, connections_max, refusal| ListenerOptions {
+            limits,
+            connections_max,
+            connections_per_address_max: connections_max,
+            refusal,
+        };
+        let accept = shell.clone();
+        let for_peers = options(peers::limits(), PEER_CONNECTIONS_MAX, b"".as_slice());
+        let mut tasks = vec![spawn_local(
+            self.peers.serve(transport.clone(), for_peers, move |_| peers::accepted(&accept, identity)),
+        )];
+        let client_limits = Limits { first_request_timeout: Some(FIRST_REQUEST_TIMEOUT), ..Limits::default() };
+        let refusal = b"-ERR max number of clients reached\r\n";
+        let for_clients = options(client_limits, config.limits.connections as usize, refusal.as_slice());
+        for listener in [self.own, self.shared] {
+            let accept = shell.clone();
+            let serve = listener.serve(transport.clone(), for_clients, move |_| clients::accepted(&accept));
+            tasks.push(spawn_local(serve));
+        }
+        tasks
+    }
+}
+
+async fn open(
+    config: &Config,
+    me: Endpoint,
+    store: StoreConfig,
+    data: PathBuf,
+    cluster: u64,
+) -> Result<Started<DmaDisk>, ServeError> {
+    let failed = |error| ServeError::Start { data: data.clone(), error };
+    let disk = DmaDisk::open(&data).await.map_err(|error| failed(StartError::Io(error)))?;
+    let layout = Layout { cluster, me, cores: config.member().cores };
+    let ring = Rc::new(config.ring().map_err(ServeError::Ring)?);
+    let sealer = Sealer::new(config.cluster.secret.expose());
+    start(disk, store, layout, config.settings(me), ring, sealer, random_u64()).await.map_err(failed)
+}
+
+/// Connects to the cores that wait for this one to do so: those that come after it.
+fn connect_peers(shell: &Rc<Shell>, transport: &Transport, config: &Config, identity: Identity) -> Vec<Link> {
+    let mut links = Vec::new();
+    for member in config.cluster.members.iter().filter(|member| member.id > identity.me.node) {
+        for core in 0..member.cores {
+            let peer = Endpoint::new(member.id, CoreId(core));
+            let address = SocketAddr::new(member.address, member.peer_port + core);
+            links.push(peers::connect(shell, transport, identity, peer, address));
+        }
+    }
+    links
+}
+
+/// Tells the machine what became durable.
+async fn watch_store(shell: Rc<Shell>) {
+    let store = shell.look(|core| core.store().clone());
+    let mut seen = match store.durable() {
+        Watermark::Durable(upto) => upto,
+        Watermark::Failed => Sequence::default(),
+    };
+    loop {
+        let watermark = store.advanced(seen).await;
+        shell.drive(|core, now, out| core.handle_store(now, watermark, out));
+        match watermark {
+            Watermark::Durable(upto) => seen = upto,
+            Watermark::Failed => {
+                let reason = store.failure().unwrap_or_else(|| "unknown".into());
+                eprintln!("core {}: the store failed and is read-only until the next start: {reason}", shell.me());
+                return;
+            }
+        }
+    }
+}
+
+/// Takes what another core of this node sends.
+async fn receive(shell: Rc<Shell>, receiver: MeshReceiver<Vec<u8>>) {
+    let from = Endpoint::new(shell.me().node, receiver.from());
+    let mut batch = Vec::new();
+    while receiver.receive(&mut batch).await {
+        for bytes in batch.drain(..) {
+            let frame = frame::decode(&bytes, usize::MAX).ok().flatten().expect("cores of one node send whole frames");
+            shell.message(from, frame.access().expect("cores of one node send sound messages"));
+        }
+    }
+}
+
+/// Looks at deadlines until everything shall stop.
+async fn tick(shell: &Rc<Shell>, signals: &Signals) {
+    let mine = &signals.ticks[usize::from(shell.me().core.0)];
+    while !signals.stop.load(Ordering::Relaxed) {
+        Timer::new(TICK).await;
+        mine.fetch_add(1, Ordering::Relaxed);
+        shell.drive(|core, now, out| core.handle_timeout(now, out));
+    }
+}
+
+async fn stopped<T>(signals: &Signals) -> Option<T> {
+    while !signals.stop.load(Ordering::Relaxed) {
+        Timer::new(TICK).await;
+    }
+    None
+}

@@ -1,0 +1,216 @@
+//! One node: its cores' executors, each on a thread of its own, from the start to the end.
+//!
+//! The rule: either all cores serve or none; a core that does not start stops the others, and the node says why.
+
+use std::{
+    fmt,
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use glommio::{LocalExecutorBuilder, Placement};
+use quorate_engine::Config as StoreConfig;
+use quorate_net::{
+    id::{CoreId, Endpoint},
+    transport::{BindError, MeshSeat},
+};
+
+use super::{
+    executor::{self, CorePlan, Signals},
+    shell::random_u64,
+};
+use crate::{
+    config::{self, Config},
+    core::Settings,
+    ring::{self, Ring, RingError},
+    start::StartError,
+};
+
+/// Messages between two cores of the node that may wait.
+const MESH_CAPACITY: usize = 1024;
+
+/// Registered IO memory of an executor: little, since it is locked memory, which is scarce.
+const IO_MEMORY_BYTES: usize = 256 << 10;
+
+/// Shorter ones can make an executor park for good.
+const PREEMPT_TIMER: Duration = Duration::from_millis(10);
+
+/// A core whose tick stands still for so long is reported.
+const STALL: Duration = Duration::from_secs(2);
+
+/// Why a node did not serve, or stopped.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ServeError {
+    /// A port could not be opened.
+    Bind(BindError),
+    /// A core's store could not be opened.
+    Start {
+        /// The core's directory.
+        data: PathBuf,
+        /// What is wrong.
+        error: StartError,
+    },
+    /// The members make no ring.
+    Ring(RingError),
+    /// An executor could not be made: usually a limit on locked memory or on io_uring.
+    Executor(String),
+}
+
+/// Runs a node until `stop` is set; `ready` is called once when all cores serve.
+///
+/// # Errors
+/// When a core did not start; nothing serves then.
+pub fn run(config: Config, stop: &AtomicBool, ready: impl FnOnce()) -> Result<(), ServeError> {
+    config.ring().map_err(ServeError::Ring)?;
+    let config = Arc::new(config);
+    let cores = config.member().cores;
+    let signals = Arc::new(Signals { ticks: (0..cores).map(|_| AtomicU64::new(0)).collect(), ..Signals::default() });
+    let mut threads = Vec::new();
+    for seat in MeshSeat::all(cores, MESH_CAPACITY) {
+        let core = &config.cores[usize::from(seat.core().0)];
+        let plan = CorePlan {
+            me: Endpoint::new(config.node, seat.core()),
+            config: config.clone(),
+            store: config.store(seat.core()),
+            data: core.data.clone(),
+            cluster: config.cluster_hash(),
+            seat,
+            signals: signals.clone(),
+        };
+        let executor = LocalExecutorBuilder::new(core.cpu.map_or(Placement::Unbound, Placement::Fixed))
+            .name(&format!("core-{}", plan.me.core))
+            .io_memory(IO_MEMORY_BYTES)
+            .preempt_timer(PREEMPT_TIMER)
+            .spin_before_park(core.spin_before_park)
+            .spawn(move || executor::run(plan));
+        match executor {
+            Ok(handle) => threads.push(handle),
+            Err(error) => {
+                signals.stop.store(true, Ordering::SeqCst);
+                return Err(ServeError::Executor(error.to_string()));
+            }
+        }
+    }
+    watch(&signals, stop, cores, ready);
+    let mut result = Ok(());
+    for handle in threads {
+        let ended = match handle.join() {
+            Ok(ended) => ended,
+            Err(error) => Err(ServeError::Executor(error.to_string())),
+        };
+        // The first is the cause; the others stopped because of it.
+        result = result.and(ended);
+    }
+    result
+}
+
+/// Passes on the wish to stop, says when all cores serve, and reports a core that stands still.
+fn watch(signals: &Signals, stop: &AtomicBool, cores: u16, ready: impl FnOnce()) {
+    let mut ready = Some(ready);
+    let mut seen: Vec<(u64, Instant)> = signals.ticks.iter().map(|_| (0, Instant::now())).collect();
+    while !signals.stop.load(Ordering::SeqCst) {
+        if stop.load(Ordering::SeqCst) {
+            signals.stop.store(true, Ordering::SeqCst);
+        }
+        if signals.ready.load(Ordering::SeqCst) == u64::from(cores)
+            && let Some(ready) = ready.take()
+        {
+            ready();
+        }
+        for (core, (tick, (last, since))) in signals.ticks.iter().zip(&mut seen).enumerate() {
+            let now = tick.load(Ordering::Relaxed);
+            if now != *last {
+                (*last, *since) = (now, Instant::now());
+            } else if ready.is_none() && since.elapsed() > STALL {
+                eprintln!("core {core} has not moved for {:?}", since.elapsed());
+                *since = Instant::now();
+            }
+        }
+        thread::sleep(Duration::from_millis(20));
+    }
+}
+
+impl Config {
+    /// The ring of the configured members.
+    ///
+    /// # Errors
+    /// When they make none.
+    pub fn ring(&self) -> Result<Ring, RingError> {
+        let member = |member: &config::Member| ring::Member {
+            node: quorate_net::message::MappedNode {
+                id: member.id,
+                address: member.address.to_string(),
+                cores: member.cores,
+                port: member.port,
+                core_port: member.core_port,
+            },
+            rack: member.rack.clone(),
+            weight: member.weight,
+        };
+        let members = self.cluster.members.iter().map(member).collect();
+        Ring::new(self.cluster.partitions, self.cluster.replicas, members)
+    }
+
+    /// What a core of this node has to know.
+    #[must_use]
+    pub fn settings(&self, me: Endpoint) -> Settings {
+        Settings {
+            me,
+            read_quorum: self.cluster.read_quorum,
+            write_quorum: self.cluster.write_quorum,
+            timeout: self.limits.timeout,
+            value_bytes_max: self.limits.value as usize,
+            object_bytes_max: self.limits.object as usize,
+            siblings_max: self.limits.siblings.into(),
+            operations_max: self.limits.operations as usize,
+        }
+    }
+
+    /// Tells clusters apart: equal on nodes with the same name and secret.
+    #[must_use]
+    pub fn cluster_hash(&self) -> u64 {
+        let secret = self.cluster.secret.expose();
+        let key = blake3::derive_key("quorate 2026 identity of clusters", secret.as_bytes());
+        let hash = blake3::keyed_hash(&key, self.cluster.name.as_bytes());
+        u64::from_le_bytes(std::array::from_fn(|at| hash.as_bytes()[at]))
+    }
+
+    fn store(&self, core: CoreId) -> StoreConfig {
+        let store = &self.cores[usize::from(core.0)].store;
+        // Keys hash alike on all nodes of a cluster, and not as an outsider could foresee.
+        let mut config = StoreConfig::new(random_u64(), self.cluster.partitions, self.cluster_hash());
+        config.segment_bytes = store.segment;
+        if let Some(capacity) = store.capacity {
+            config.segments_max = u32::try_from(capacity / u64::from(store.segment)).unwrap_or(u32::MAX);
+        }
+        config.commit = match store.commit {
+            config::Commit::Dsync => quorate_engine::Commit::Dsync,
+            config::Commit::Fdatasync => quorate_engine::Commit::Fdatasync,
+        };
+        config.commits_in_flight = store.commits_in_flight.into();
+        config.body_bytes_max = self.limits.object as usize;
+        config.queue_bytes_max = store.queue as usize;
+        config.cache_bytes = store.cache as usize;
+        config.checkpoint_log_bytes = store.checkpoint_every;
+        config
+    }
+}
+
+impl fmt::Display for ServeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Bind(error) => write!(f, "{error}"),
+            Self::Start { data, error } => write!(f, "{}: {error}", data.display()),
+            Self::Ring(error) => write!(f, "the members make no ring: {error:?}"),
+            Self::Executor(error) => write!(f, "a core's executor did not start: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for ServeError {}

@@ -1,0 +1,179 @@
+//! One core's machine and the hands that it works with.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeMap,
+    rc::Rc,
+    time::{Instant as SystemInstant, SystemTime},
+};
+
+use ahash::AHashMap;
+use quorate_engine::disk::dma::DmaDisk;
+use quorate_net::{
+    frame,
+    id::{CoreId, Endpoint},
+    message::{ArchivedMessage, Message, Reply, Request},
+    transport::{Connection, Mesh},
+};
+
+use crate::{
+    clock::{Instant, Now},
+    core::Core,
+    effect::Effect,
+    start::store_incarnation,
+};
+
+/// What a client's answer leads to.
+pub(super) type Answered = Box<dyn FnOnce(Reply)>;
+
+/// One core: its machine, its peers, and the clients that wait.
+pub(super) struct Shell {
+    me: Endpoint,
+    core: RefCell<Core<DmaDisk>>,
+    epoch: SystemInstant,
+    peers: RefCell<BTreeMap<Endpoint, Connection>>,
+    mesh: Mesh<Vec<u8>>,
+    waiting: RefCell<AHashMap<u64, Answered>>,
+    next_client: Cell<u64>,
+    /// An empty list, kept for its memory.
+    effects: Cell<Vec<Effect>>,
+    /// Messages that could not be sent.
+    unsent: Cell<u64>,
+}
+
+impl Shell {
+    pub(super) fn new(core: Core<DmaDisk>, mesh: Mesh<Vec<u8>>) -> Rc<Self> {
+        let shell = Rc::new(Self {
+            me: core.settings().me,
+            core: RefCell::new(core),
+            epoch: SystemInstant::now(),
+            peers: RefCell::default(),
+            mesh,
+            waiting: RefCell::default(),
+            next_client: Cell::new(0),
+            effects: Cell::default(),
+            unsent: Cell::new(0),
+        });
+        // Nobody can be reached until a connection stands.
+        let ring = shell.core.borrow().ring().clone();
+        for member in ring.members().iter().filter(|member| member.node.id != shell.me.node) {
+            for core in (0..member.node.cores).map(CoreId) {
+                shell.peer_changed(Endpoint::new(member.node.id, core), false);
+            }
+        }
+        shell
+    }
+
+    pub(super) fn me(&self) -> Endpoint {
+        self.me
+    }
+
+    /// Looks at the machine without an event.
+    pub(super) fn look<T>(&self, look: impl FnOnce(&Core<DmaDisk>) -> T) -> T {
+        look(&self.core.borrow())
+    }
+
+    /// Hands an event to the machine, then does what it asks.
+    pub(super) fn drive(self: &Rc<Self>, event: impl FnOnce(&mut Core<DmaDisk>, Now, &mut Vec<Effect>)) {
+        let mut effects = self.effects.take();
+        event(&mut self.core.borrow_mut(), self.now(), &mut effects);
+        for effect in effects.drain(..) {
+            self.perform(effect);
+        }
+        self.effects.set(effects);
+    }
+
+    /// A client's request; `answered` is called once, maybe before this returns.
+    pub(super) fn request(self: &Rc<Self>, request: Request, answered: Answered) {
+        let client = self.next_client.get();
+        self.next_client.set(client + 1);
+        self.waiting.borrow_mut().insert(client, answered);
+        self.drive(|core, now, out| core.handle_request(now, client, request, out));
+    }
+
+    pub(super) fn message(self: &Rc<Self>, from: Endpoint, message: &ArchivedMessage) {
+        self.drive(|core, now, out| core.handle_message(now, from, message, out));
+    }
+
+    /// A connection to the peer stands, and it said who it is. A newer one takes the place of an older.
+    pub(super) fn peer_connected(self: &Rc<Self>, peer: Endpoint, connection: &Connection) {
+        let before = self.peers.borrow_mut().insert(peer, connection.clone());
+        if let Some(before) = before {
+            before.close();
+        }
+        self.peer_changed(peer, true);
+    }
+
+    /// A connection to the peer has ended.
+    pub(super) fn peer_disconnected(self: &Rc<Self>, peer: Endpoint, connection: &Connection) {
+        let current = self.peers.borrow().get(&peer).is_some_and(|current| current.id() == connection.id());
+        if current {
+            self.peers.borrow_mut().remove(&peer);
+            self.peer_changed(peer, false);
+        }
+    }
+
+    fn peer_changed(self: &Rc<Self>, peer: Endpoint, up: bool) {
+        self.drive(|core, now, out| core.handle_peer(now, peer, up, out));
+    }
+
+    fn now(&self) -> Now {
+        let instant = Instant(u64::try_from(self.epoch.elapsed().as_nanos()).unwrap_or(u64::MAX));
+        let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        Now { instant, wall_ms: u64::try_from(wall.as_millis()).unwrap_or(u64::MAX) }
+    }
+
+    fn perform(self: &Rc<Self>, effect: Effect) {
+        match effect {
+            Effect::Send { to, message } => self.send(to, &message),
+            Effect::Answer { client, reply } => {
+                let answered = self.waiting.borrow_mut().remove(&client);
+                if let Some(answered) = answered {
+                    answered(reply);
+                }
+            }
+            Effect::Load { load, partition, key } => {
+                let shell = self.clone();
+                let store = self.core.borrow().store().clone();
+                glommio::spawn_local(async move {
+                    let loaded = store.read(partition, key.encoded()).await;
+                    shell.drive(|core, now, out| core.handle_loaded(now, load, &loaded, out));
+                })
+                .detach();
+            }
+            Effect::RenewActor => {
+                let shell = self.clone();
+                let store = self.core.borrow().store().clone();
+                glommio::spawn_local(async move {
+                    let incarnation = random_u64();
+                    match store_incarnation(&store, incarnation).await {
+                        Ok(()) => shell.drive(|core, now, out| core.handle_actor(now, incarnation, out)),
+                        Err(error) => eprintln!("core {}: no new actor, so no more puts: {error}", shell.me),
+                    }
+                })
+                .detach();
+            }
+        }
+    }
+
+    /// What cannot be sent is lost, as it could be on the way: the receiver's silence is what the machine reckons with.
+    fn send(&self, to: Endpoint, message: &Message) {
+        let sent = if to.node == self.me.node {
+            let mut bytes = Vec::with_capacity(256);
+            frame::encode(message, &mut bytes).is_ok() && self.mesh.send(to.core, bytes).is_ok()
+        } else {
+            let mut encoded = true;
+            let peers = self.peers.borrow();
+            let written = peers.get(&to).map(|peer| peer.send(|out| encoded = frame::encode(message, out).is_ok()));
+            matches!(written, Some(Ok(()))) && encoded
+        };
+        if !sent {
+            self.unsent.set(self.unsent.get() + 1);
+        }
+    }
+}
+
+/// A number that no other start draws.
+pub(super) fn random_u64() -> u64 {
+    getrandom::u64().expect("the kernel gives randomness")
+}
