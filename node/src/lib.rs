@@ -21,4 +21,4 @@ pub mod summary;
 mod tokens;
 pub mod version;
 
-pub use runtime::server;
+pub use runtime::{rehome, server};

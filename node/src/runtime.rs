@@ -9,5 +9,6 @@
 mod clients;
 mod executor;
 mod peers;
+pub mod rehome;
 pub mod server;
 mod shell;

@@ -62,6 +62,8 @@ pub enum StartError {
         /// How many.
         stored: u16,
     },
+    /// Moving the data to another number of cores was begun and not finished.
+    Moving,
 }
 
 /// Opens the store in `disk` and makes the core's machine. `incarnation` must be drawn at random for this start.
@@ -95,7 +97,7 @@ pub async fn store_incarnation<D: Disk>(store: &Store<D>, incarnation: u64) -> i
 
 async fn check_layout<D: Disk>(store: &Store<D>, layout: Layout) -> Result<(), StartError> {
     let Some(stored) = stored_layout(store).await.map_err(StartError::Io)? else {
-        return store.store_blob(LAYOUT, &layout.encode()).await.map_err(StartError::Io);
+        return store_layout(store, layout).await.map_err(StartError::Io);
     };
     if stored.cluster != layout.cluster {
         Err(StartError::OtherCluster)
@@ -106,6 +108,14 @@ async fn check_layout<D: Disk>(store: &Store<D>, layout: Layout) -> Result<(), S
     } else {
         Ok(())
     }
+}
+
+/// Says for good what the store's directory is laid out for.
+///
+/// # Errors
+/// When the disk refused.
+pub async fn store_layout<D: Disk>(store: &Store<D>, layout: Layout) -> io::Result<()> {
+    store.store_blob(LAYOUT, &layout.encode()).await
 }
 
 /// What the store's directory was laid out for; `None` for a new one.
@@ -153,6 +163,7 @@ impl fmt::Display for StartError {
                     owner.node, owner.core
                 )
             }
+            Self::Moving => f.write_str("moving the data was not finished; run `quorate rehome --config FILE` again"),
             Self::OtherCores { stored } => {
                 write!(f, "the data was laid out for {stored} cores; run `quorate rehome --config FILE` to move it")
             }

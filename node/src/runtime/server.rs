@@ -22,6 +22,7 @@ use quorate_net::{
 
 use super::{
     executor::{self, CorePlan, Signals},
+    rehome::is_unfinished,
     shell::random_u64,
 };
 use crate::{
@@ -68,6 +69,9 @@ pub enum ServeError {
 /// When a core did not start; nothing serves then.
 pub fn run(config: Config, stop: &AtomicBool, ready: impl FnOnce()) -> Result<(), ServeError> {
     config.ring().map_err(ServeError::Ring)?;
+    if is_unfinished(&config) {
+        return Err(ServeError::Start { data: config.data, error: StartError::Moving });
+    }
     let config = Arc::new(config);
     let cores = config.member().cores;
     let signals = Arc::new(Signals { ticks: (0..cores).map(|_| AtomicU64::new(0)).collect(), ..Signals::default() });
@@ -181,7 +185,7 @@ impl Config {
         u64::from_le_bytes(std::array::from_fn(|at| hash.as_bytes()[at]))
     }
 
-    fn store(&self, core: CoreId) -> StoreConfig {
+    pub(super) fn store(&self, core: CoreId) -> StoreConfig {
         let store = &self.cores[usize::from(core.0)].store;
         // Keys hash alike on all nodes of a cluster, and not as an outsider could foresee.
         let mut config = StoreConfig::new(random_u64(), self.cluster.partitions, self.cluster_hash());
