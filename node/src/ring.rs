@@ -4,7 +4,10 @@
 //! (all of them when there are fewer), on distinct racks as far as there are; each block of S consecutive partitions
 //! is a permutation of the S nodes when weights are equal.
 //!
-//! Source: Dynamo sections 4.2, 4.3 and strategy 3 of 6.2. Pure. Not here: how members come and go.
+//! Source: Dynamo sections 4.2, 4.3 and strategy 3 of 6.2. Pure. Not here: which node gets which token (`placement`), how
+//! members come and go.
+
+mod placement;
 
 use ahash::AHashMap;
 use quorate_net::{
@@ -65,8 +68,10 @@ impl Ring {
         if members.iter().all(|member| member.weight == 0.0) {
             return Err(RingError::NoMembers);
         }
-        let tokens = tokens(partitions, replicas, &members);
-        let preference = (0..partitions).map(|partition| walk(partition, &tokens, replicas, &members)).collect();
+        let tokens = placement::tokens(partitions, replicas, &members);
+        let racks = rack_numbers(&members);
+        let walk = |partition| walk(partition, &tokens, replicas, &members, &racks);
+        let preference = (0..partitions).map(walk).collect();
         Ok(Self { replicas, members, preference })
     }
 
@@ -146,44 +151,6 @@ fn spread(partition: u16) -> u32 {
     u32::from(partition).wrapping_mul(0x9E37_79B9)
 }
 
-/// The owner of each token: the node that is owed most, of those that may come next.
-///
-/// Weights are paid out as credit, one token's worth a step, so equal weights give each node one token in each block of
-/// S. A node may not come again within N steps, nor a rack, as far as there are others; ties fall by a stable hash,
-/// so that each node is followed by all others in turn, and a dead node's load spreads over all.
-fn tokens(partitions: u16, replicas: u8, members: &[Member]) -> Vec<usize> {
-    let total: f64 = members.iter().map(|member| member.weight).sum();
-    let racks = rack_numbers(members);
-    let rack_count = racks.iter().max().map_or(0, |last| last + 1);
-    let nodes_apart = usize::from(replicas).min(members.iter().filter(|m| m.weight > 0.0).count()) - 1;
-    let racks_apart = usize::from(replicas).min(rack_count) - 1;
-    let mut credit = vec![0.0; members.len()];
-    let mut tokens: Vec<usize> = Vec::with_capacity(partitions.into());
-    for partition in 0..partitions {
-        for (credit, member) in credit.iter_mut().zip(members) {
-            *credit += member.weight / total;
-        }
-        let recent = |apart: usize| tokens[tokens.len().saturating_sub(apart)..].iter().copied();
-        let allowed = |node: usize, racks_too: bool| {
-            members[node].weight > 0.0
-                && !recent(nodes_apart).any(|before| before == node)
-                && (!racks_too || !recent(racks_apart).any(|before| racks[before] == racks[node]))
-        };
-        let rank = |node: usize| {
-            // Differences below this come from rounding: such nodes are owed the same.
-            let owed = (credit[node] * 1e6).round() as i64;
-            (owed, tie_break(partition, members[node].node.id))
-        };
-        let best = |racks_too| (0..members.len()).filter(|&n| allowed(n, racks_too)).max_by_key(|&n| rank(n));
-        // A rack is kept apart unless that would leave a node behind by more than a block.
-        let near = best(true).filter(|&node| best(false).is_none_or(|any| credit[any] - credit[node] < 1.0));
-        let node = near.or_else(|| best(false)).expect("fewer nodes are kept apart than there are");
-        credit[node] -= 1.0;
-        tokens.push(node);
-    }
-    tokens
-}
-
 fn rack_numbers(members: &[Member]) -> Vec<usize> {
     let mut names: Vec<&str> = members.iter().map(|member| member.rack.as_str()).collect();
     names.sort_unstable();
@@ -191,24 +158,24 @@ fn rack_numbers(members: &[Member]) -> Vec<usize> {
     members.iter().map(|m| names.binary_search(&m.rack.as_str()).expect("every rack was listed")).collect()
 }
 
-fn tie_break(partition: u16, node: NodeId) -> u64 {
-    let [p0, p1] = partition.to_le_bytes();
-    let [n0, n1] = node.0.to_le_bytes();
-    xxhash_rust::xxh3::xxh3_64(&[p0, p1, n0, n1])
-}
-
 /// The preference list of a partition: the nodes in the order in which the walk from its token meets them, new racks
 /// first until N are found; then the others, and the nodes that own no token.
-fn walk(partition: u16, tokens: &[usize], replicas: u8, members: &[Member]) -> Vec<Endpoint> {
-    let racks = rack_numbers(members);
+fn walk(partition: u16, tokens: &[usize], replicas: u8, members: &[Member], racks: &[usize]) -> Vec<Endpoint> {
     let from = usize::from(partition);
     let mut met: Vec<usize> = Vec::with_capacity(members.len());
+    let owning = members.iter().filter(|member| member.weight > 0.0).count();
     for &node in tokens[from..].iter().chain(&tokens[..from]) {
+        if met.len() == owning {
+            break;
+        }
         if !met.contains(&node) {
             met.push(node);
         }
     }
-    met.extend((0..members.len()).filter(|&node| members[node].weight == 0.0));
+    // A node of so little weight that it got no token is met after those that did.
+    let unmet: Vec<usize> = (0..members.len()).filter(|node| !met.contains(node)).collect();
+    met.extend(unmet.iter().filter(|&&node| members[node].weight > 0.0));
+    met.extend(unmet.iter().filter(|&&node| members[node].weight == 0.0));
     let mut list: Vec<usize> = Vec::with_capacity(met.len());
     for &node in &met {
         let new_rack = !list.iter().any(|&before| racks[before] == racks[node]);
@@ -224,3 +191,6 @@ fn walk(partition: u16, tokens: &[usize], replicas: u8, members: &[Member]) -> V
     };
     list.into_iter().map(endpoint).collect()
 }
+
+#[cfg(test)]
+mod tests;
