@@ -1,2 +1,73 @@
-//! The `quorate` binary.
-fn main() {}
+//! The one binary, `quorate`: a module for each command.
+//!
+//! The rule: a command parses, calls and prints. It exits with 0, with 1 when what was asked for failed, with 2 when it
+//! was asked wrongly, and an error says what to do next.
+//!
+//! Not here: logic that others need, which lives in the crates that the commands call.
+
+mod bench;
+mod config_file;
+mod data;
+mod dev;
+mod failure;
+mod nodes;
+mod pid_file;
+mod ports;
+mod probe;
+mod resp;
+mod serve;
+mod status;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// An always-writable, leaderless key-value store in the line of Amazon's Dynamo.
+#[derive(Parser)]
+#[command(name = "quorate", version, arg_required_else_help = true, disable_help_subcommand = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    Dev(dev::Args),
+    Serve(serve::Args),
+    Status(status::Args),
+    Get(data::GetArgs),
+    Put(data::PutArgs),
+    Del(data::DelArgs),
+    Bench(Box<quorate_bench::Args>),
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Dev(args) => dev::run(&args),
+        Command::Serve(args) => serve::run(&args),
+        Command::Status(args) => status::run(&args),
+        Command::Get(args) => data::get(&args),
+        Command::Put(args) => data::put(&args),
+        Command::Del(args) => data::del(&args),
+        Command::Bench(args) => bench::run(&args),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            eprintln!("error: {failure}");
+            failure.exit_code()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+}

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use quorate_net::bounds;
 
-use super::{error::ConfigError, section::Section};
+use super::{error::ConfigError, section::Section, unit::Size};
 
 /// The bounds on what clients may ask for.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -59,11 +59,14 @@ const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 const TIB: u64 = 1 << 40;
 
-/// A segment's header and a frame's lie beside the largest object.
-const SEGMENT_OVERHEAD: u64 = 64 * KIB;
+/// So many of the largest objects fit a segment, or its end would be wasted too often. The engine asks for it.
+const OBJECTS_PER_SEGMENT: u64 = 3;
 
 /// A core's store needs this many segments at the least: two streams, spares, and room to compact.
 const SEGMENTS_MIN: u64 = 8;
+
+/// The engine numbers no more.
+const SEGMENTS_MAX: u64 = 999_999;
 
 pub(super) fn read_limits(root: &mut Section<'_>) -> Result<Limits, ConfigError> {
     let keys = &["value", "object", "siblings", "timeout", "connections", "operations"];
@@ -88,12 +91,15 @@ pub(super) fn read_store(root: &mut Section<'_>, limits: &Limits) -> Result<Stor
     let keys = &["capacity", "segment", "cache", "commits_in_flight", "commit", "checkpoint_every", "queue"];
     let mut section = root.table("store", keys)?;
     let object = u64::from(limits.object);
-    let segment = section.size("segment", MIB..=64 * MIB)?.unwrap_or(64 * MIB);
+    let segment = section.size("segment", 4 * MIB..=64 * MIB)?.unwrap_or(64 * MIB);
     if !segment.is_multiple_of(128 * KIB) {
         return Err(section.bad("segment", "must be a multiple of 128KiB"));
     }
-    if segment < object + SEGMENT_OVERHEAD {
-        let problem = format!("must hold the largest object ([limits] `object`, {object} bytes) and 64KiB more");
+    if segment / OBJECTS_PER_SEGMENT < object {
+        let problem = format!(
+            "must hold {OBJECTS_PER_SEGMENT} of the largest objects ([limits] `object`, {object} bytes): make it larger or \
+             that one smaller"
+        );
         return Err(section.bad("segment", problem));
     }
     let queue = section.size("queue", 64 * KIB..=GIB)?.unwrap_or(16 * MIB);
@@ -119,8 +125,11 @@ pub(super) fn override_store(section: &mut Section<'_>, store: &mut Store) -> Re
         store.cache = cache;
     }
     if let Some(capacity) = section.size("capacity", 0..=1024 * TIB)? {
-        if capacity < SEGMENTS_MIN * u64::from(store.segment) {
-            return Err(section.bad("capacity", format!("must hold at least {SEGMENTS_MIN} segments")));
+        let segments = capacity / u64::from(store.segment);
+        if !(SEGMENTS_MIN..=SEGMENTS_MAX).contains(&segments) {
+            let segment = Size(store.segment.into());
+            let problem = format!("must be {SEGMENTS_MIN} to {SEGMENTS_MAX} segments of {segment}");
+            return Err(section.bad("capacity", problem));
         }
         store.capacity = Some(capacity);
     }

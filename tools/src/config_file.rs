@@ -1,0 +1,69 @@
+//! Reads a node's configuration from its file.
+//!
+//! The rule: paths in the file are meant from the directory that it lies in, so a node starts the same from anywhere.
+//!
+//! Not here: what may stand in the file (`node/config`).
+
+use std::{
+    fs::File,
+    io::Read,
+    path::{Path, PathBuf},
+};
+
+use quorate_node::config::Config;
+
+use crate::failure::{Failure, failed};
+
+/// No configuration is longer: more is some other file.
+const BYTES_MAX: u64 = 1 << 20;
+
+/// The configuration in the file at `path`, its paths made absolute.
+pub(crate) fn load(path: &Path) -> Result<Config, Failure> {
+    let shown = path.display();
+    let mut text = String::new();
+    let read = File::open(path).and_then(|file| file.take(BYTES_MAX + 1).read_to_string(&mut text));
+    let bytes = read.map_err(|error| failed(format!("cannot read the configuration {shown}: {error}")))?;
+    if bytes as u64 > BYTES_MAX {
+        return Err(failed(format!("{shown} is longer than 1MiB: this is no configuration")));
+    }
+    let config = Config::parse(&text).map_err(|error| failed(format!("{shown}: {error}")))?;
+    Ok(config.relative_to(&directory_of(path)?))
+}
+
+/// The absolute directory that the file at `path` lies in.
+pub(crate) fn directory_of(path: &Path) -> Result<PathBuf, Failure> {
+    let absolute = std::path::absolute(path).map_err(|error| failed(format!("{}: {error}", path.display())))?;
+    Ok(absolute.parent().unwrap_or(Path::new("/")).to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_example_is_a_configuration() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("quorate.example.toml");
+        let config = load(&path).unwrap();
+        assert_eq!(config.cluster.members.len(), 3);
+        assert_eq!(config.data, path.with_file_name("data"));
+        // What the example shows as defaults are the defaults: with those lines taken out nothing changes.
+        let text = std::fs::read_to_string(&path).unwrap();
+        let without: Vec<&str> = text.lines().filter(|line| !line.contains("# default")).collect();
+        assert!(without.len() + 20 < text.lines().count());
+        let bare = Config::parse(&without.join("\n")).unwrap();
+        assert_eq!(bare.relative_to(path.parent().unwrap()), config);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_told_with_its_path() {
+        let error = load(Path::new("/nowhere/config.toml")).unwrap_err().to_string();
+        assert!(error.contains("/nowhere/config.toml"), "{error}");
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("config.toml");
+        std::fs::write(&path, "[nod]\n").unwrap();
+        let error = load(&path).unwrap_err().to_string();
+        assert!(error.contains("config.toml: line 1: unknown key `nod`; did you mean `node`?"), "{error}");
+        std::fs::write(&path, "#".repeat(BYTES_MAX as usize + 1)).unwrap();
+        assert!(load(&path).unwrap_err().to_string().contains("longer than 1MiB"));
+    }
+}

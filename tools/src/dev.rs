@@ -1,0 +1,193 @@
+//! `quorate dev`: a local cluster of real `serve` processes.
+//!
+//! The rule: it starts and it stops, and nothing else. A node that died is not started again, and the others go on
+//! without it, so that what happens then can be watched. No node outlives it but those that were started by hand.
+//!
+//! Not here: where the files lie (`layout`), the processes themselves (`processes`).
+
+mod layout;
+mod processes;
+
+use std::{
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use layout::{Layout, Wanted};
+use processes::{Ended, Processes};
+use quorate_node::config::Member;
+use signal_hook::{
+    consts::{SIGHUP, SIGINT, SIGTERM},
+    flag,
+};
+
+use crate::{
+    failure::{Failure, failed},
+    nodes, ports,
+};
+
+/// A large data directory may take a while to open.
+const START_MAX: Duration = Duration::from_secs(60);
+
+/// How often the nodes are looked at. Nothing waits for this but a person.
+const TICK: Duration = Duration::from_millis(50);
+
+/// Start a local cluster of real processes; Ctrl-C stops it
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// How many nodes, on 127.0.0.1, .2, .3 … [default: 3, or as many as DIR holds]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=64))]
+    nodes: Option<u16>,
+    /// How many cores each node runs [default: 1, or as many as in DIR]
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..=64))]
+    cores: Option<u16>,
+    /// Where the nodes' files lie; they stay for the next start. Without it: a temporary directory, removed at the end
+    #[arg(long)]
+    dir: Option<PathBuf>,
+    /// Remove what an earlier `quorate dev` left in DIR first
+    #[arg(long, requires = "dir")]
+    fresh: bool,
+    /// The address of the first node; the others follow it [default: 127.0.0.1]
+    #[arg(long, value_name = "ADDRESS")]
+    address: Option<Ipv4Addr>,
+    /// The shared client port; cores, peers and HTTP are at +1, +100 and +200 [default: 7400]
+    #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..=65000))]
+    port_base: Option<u16>,
+}
+
+pub(crate) fn run(args: &Args) -> Result<(), Failure> {
+    let stop = stop_flag()?;
+    let temporary = if args.dir.is_none() { Some(temporary_directory()?) } else { None };
+    let directory = match (&args.dir, &temporary) {
+        (Some(directory), _) => directory.as_path(),
+        (None, Some(temporary)) => temporary.path(),
+        (None, None) => unreachable!("without --dir there is a temporary directory"),
+    };
+    if args.fresh {
+        layout::remove(directory)?;
+    }
+    let wanted = Wanted { nodes: args.nodes, cores: args.cores, address: args.address, port_base: args.port_base };
+    let layout = Layout::prepare(directory, &wanted)?;
+    for member in layout.members() {
+        layout.check_not_running(member)?;
+        ports::check(member)?;
+    }
+    let mut processes = Processes::start(&layout)?;
+    let up = wait_until_up(&layout, &mut processes, &stop);
+    if matches!(up, Ok(true)) {
+        print_ready(&layout, temporary.is_some());
+        watch(&mut processes, &layout, &stop);
+    }
+    println!("Stopping …");
+    let stopped = processes.stop(&layout);
+    if let Some(temporary) = temporary {
+        let path = temporary.path().to_owned();
+        temporary.close().map_err(|error| failed(format!("cannot remove {}: {error}", path.display())))?;
+    }
+    up?;
+    stopped
+}
+
+/// On a real disk if there is one by convention: `/tmp` is often in memory.
+fn temporary_directory() -> Result<tempfile::TempDir, Failure> {
+    let parent = match std::env::var_os("TMPDIR") {
+        Some(directory) => PathBuf::from(directory),
+        None if Path::new("/var/tmp").is_dir() => PathBuf::from("/var/tmp"),
+        None => std::env::temp_dir(),
+    };
+    let made = tempfile::Builder::new().prefix("quorate-dev-").tempdir_in(&parent);
+    made.map_err(|error| failed(format!("cannot make a directory in {}: {error}; give one by --dir", parent.display())))
+}
+
+fn stop_flag() -> Result<Arc<AtomicBool>, Failure> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
+        flag::register(signal, Arc::clone(&stop)).map_err(|error| failed(format!("cannot handle signals: {error}")))?;
+    }
+    Ok(stop)
+}
+
+/// True when all nodes answer; false when it was told to stop before that.
+fn wait_until_up(layout: &Layout, processes: &mut Processes, stop: &AtomicBool) -> Result<bool, Failure> {
+    let deadline = Instant::now() + START_MAX;
+    let mut silent: Vec<_> =
+        layout.members().iter().flat_map(|member| client_addresses(member).map(|at| (member.id, at))).collect();
+    while !stop.load(Ordering::Relaxed) {
+        if let Some(Ended { node, how }) = processes.ended().into_iter().next() {
+            let log = layout.log(node);
+            return Err(failed(format!(
+                "node {node} {how} at its start. The end of {}:\n{}",
+                log.display(),
+                layout::tail(&log)
+            )));
+        }
+        silent.retain(|(_, address)| !nodes::answers(*address));
+        let Some((node, address)) = silent.first() else { return Ok(true) };
+        if Instant::now() > deadline {
+            let log = layout.log(*node);
+            return Err(failed(format!(
+                "node {node} does not answer at {address} after {} s. The end of {}:\n{}",
+                START_MAX.as_secs(),
+                log.display(),
+                layout::tail(&log)
+            )));
+        }
+        thread::sleep(TICK);
+    }
+    Ok(false)
+}
+
+fn client_addresses(member: &Member) -> impl Iterator<Item = std::net::SocketAddr> {
+    member.listeners().into_iter().filter(|(setting, _)| ["port", "core_port"].contains(setting)).map(|(_, at)| at)
+}
+
+fn print_ready(layout: &Layout, temporary: bool) {
+    let (cluster, members) = (layout.cluster(), layout.members());
+    let first = &members[0];
+    let cores = if first.cores == 1 { "1 core".to_owned() } else { format!("{} cores", first.cores) };
+    println!(
+        "Quorate: {} nodes of {cores} are up (N={}, R={}, W={}).\n",
+        members.len(),
+        cluster.replicas,
+        cluster.read_quorum,
+        cluster.write_quorum
+    );
+    println!("  node  clients               cores        peers        HTTP   pid");
+    for member in members {
+        let range = |first: u16| match member.cores {
+            1 => first.to_string(),
+            cores => format!("{first}-{}", first + cores - 1),
+        };
+        let clients = format!("{}:{}", member.address, member.port);
+        let pid = layout.running(member.id).map_or(String::new(), |pid| pid.as_raw_nonzero().to_string());
+        println!(
+            "  {:<4}  {clients:<20}  {:<11}  {:<11}  {:<5}  {pid}",
+            member.id.0,
+            range(member.core_port),
+            range(member.peer_port),
+            member.http_port
+        );
+    }
+    println!("\nTalk to it:   redis-cli -h {} -p {}", first.address, first.port);
+    println!("              quorate put greeting hello --node {}:{}", first.address, first.port);
+    let kept = if temporary { "temporary: removed at the end" } else { "kept for the next start" };
+    println!("Its files:    {} ({kept})", layout.directory().display());
+    println!("Stop it:      Ctrl-C");
+}
+
+/// Tells of nodes that died, until it is told to stop.
+fn watch(processes: &mut Processes, layout: &Layout, stop: &AtomicBool) {
+    while !stop.load(Ordering::Relaxed) {
+        for Ended { node, how } in processes.ended() {
+            println!("Node {node} {how}; the others go on. Start it again with:");
+            println!("  {} serve --config {}", processes.program().display(), layout.config(node).display());
+        }
+        thread::sleep(TICK);
+    }
+}

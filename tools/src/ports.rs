@@ -1,0 +1,62 @@
+//! Whether a node's addresses are free, asked before anything is opened.
+//!
+//! The rule: this is for clear words early; whoever listens later may still be refused, and says so himself.
+
+use std::{io, net::TcpListener};
+
+use quorate_node::config::Member;
+
+use crate::failure::{Failure, failed};
+
+/// An error that names the first address of `member` that cannot be listened on.
+pub(crate) fn check(member: &Member) -> Result<(), Failure> {
+    for (setting, address) in member.listeners() {
+        let Err(error) = TcpListener::bind(address) else { continue };
+        let of = format!("`{setting}` of node {}", member.id);
+        return Err(failed(match error.kind() {
+            io::ErrorKind::AddrInUse => format!(
+                "{address} ({of}) is in use by another process; `ss -ltnp 'sport = :{}'` shows which. \
+                 Stop it, or choose another port",
+                address.port()
+            ),
+            io::ErrorKind::AddrNotAvailable => {
+                format!("{address} ({of}): this machine does not have the address {}", address.ip())
+            }
+            io::ErrorKind::PermissionDenied => {
+                format!("{address} ({of}): only root may listen on port {}; choose one above 1023", address.port())
+            }
+            _ => format!("cannot listen on {address} ({of}): {error}"),
+        }));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use quorate_node::config::Config;
+
+    use super::*;
+
+    fn member(address: &str, ports: &str) -> Member {
+        let text = format!(
+            "[node]\nid = 1\n[cluster]\nname = \"a\"\nsecret = \"0123456789abcdef\"\nread_quorum = 1\nwrite_quorum = 1\n\
+             [[cluster.node]]\nid = 1\naddress = \"{address}\"\n{ports}\n"
+        );
+        Config::parse(&text.replace("[node]\n", "[node]\ninsecure = true\n")).unwrap().member().clone()
+    }
+
+    #[test]
+    fn a_taken_address_is_named() {
+        let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = taken.local_addr().unwrap().port();
+        let error = check(&member("127.0.0.1", &format!("peer_port = {port}"))).unwrap_err().to_string();
+        assert!(error.contains(&format!("127.0.0.1:{port} (`peer_port` of node 1) is in use")), "{error}");
+    }
+
+    #[test]
+    fn a_foreign_address_is_named() {
+        // Reserved for documentation: no machine has it.
+        let error = check(&member("192.0.2.1", "")).unwrap_err().to_string();
+        assert!(error.contains("does not have the address 192.0.2.1"), "{error}");
+    }
+}

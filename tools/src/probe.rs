@@ -1,0 +1,144 @@
+//! The start-up probe: can this machine run a node at all?
+//!
+//! The rule: what is missing is told with its cure before anything is opened. Soft limits are raised to what is needed,
+//! hard ones, which somebody set on purpose, are not.
+
+use std::{fmt, io};
+
+use io_uring::{IoUring, Probe, opcode};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
+/// What a core locks into memory: the buffers that it registers with each of its three rings, and the rings.
+const LOCKED_BYTES_PER_CORE: u64 = 1 << 20;
+
+/// Files and listeners of a core, without its clients and peers.
+const FILES_PER_CORE: u64 = 64;
+
+/// Clients and peers that a node must be able to serve at the least.
+const CONNECTIONS_MIN: u64 = 256;
+
+/// Why a node cannot run here. Nothing was started.
+#[derive(Debug)]
+pub(crate) enum Problem {
+    /// The kernel gave no ring.
+    NoRing(io::Error),
+    /// The kernel is too old for some operations.
+    MissingOperations(Vec<&'static str>),
+    /// Too little memory may be locked.
+    LockedMemory { limit: u64, needed: u64, cores: u16 },
+    /// Too few files may be open.
+    OpenFiles { limit: u64, needed: u64 },
+}
+
+/// Whether a node of `cores` cores can run here; raises what limits can be raised.
+pub(crate) fn check(cores: u16) -> Result<(), Problem> {
+    let locked = raise(Resource::Memlock);
+    let needed = LOCKED_BYTES_PER_CORE * u64::from(cores);
+    if locked < needed {
+        return Err(Problem::LockedMemory { limit: locked, needed, cores });
+    }
+    let files = raise(Resource::Nofile);
+    let needed = FILES_PER_CORE * u64::from(cores) + CONNECTIONS_MIN;
+    if files < needed {
+        return Err(Problem::OpenFiles { limit: files, needed });
+    }
+    let mut probe = Probe::new();
+    let ring = IoUring::new(8).map_err(Problem::NoRing)?;
+    ring.submitter().register_probe(&mut probe).map_err(Problem::NoRing)?;
+    let missing: Vec<_> =
+        operations().into_iter().filter(|(code, _)| !probe.is_supported(*code)).map(|(_, name)| name).collect();
+    if missing.is_empty() { Ok(()) } else { Err(Problem::MissingOperations(missing)) }
+}
+
+/// All that the executors ask of the kernel.
+fn operations() -> [(u8, &'static str); 22] {
+    [
+        (opcode::Nop::CODE, "nop"),
+        (opcode::Readv::CODE, "readv"),
+        (opcode::Writev::CODE, "writev"),
+        (opcode::Fsync::CODE, "fsync"),
+        (opcode::ReadFixed::CODE, "read fixed"),
+        (opcode::WriteFixed::CODE, "write fixed"),
+        (opcode::PollAdd::CODE, "poll add"),
+        (opcode::PollRemove::CODE, "poll remove"),
+        (opcode::SendMsg::CODE, "sendmsg"),
+        (opcode::RecvMsg::CODE, "recvmsg"),
+        (opcode::Timeout::CODE, "timeout"),
+        (opcode::TimeoutRemove::CODE, "timeout remove"),
+        (opcode::Accept::CODE, "accept"),
+        (opcode::LinkTimeout::CODE, "link timeout"),
+        (opcode::Connect::CODE, "connect"),
+        (opcode::Fallocate::CODE, "fallocate"),
+        (opcode::OpenAt::CODE, "openat"),
+        (opcode::Close::CODE, "close"),
+        (opcode::Statx::CODE, "statx"),
+        (opcode::Read::CODE, "read"),
+        (opcode::Write::CODE, "write"),
+        (opcode::Send::CODE, "send"),
+    ]
+}
+
+/// Raises the soft limit to the hard one; what then holds.
+fn raise(resource: Resource) -> u64 {
+    let Rlimit { maximum, .. } = getrlimit(resource);
+    // Refused at worst: then the old limit holds, and is what is checked.
+    let _ = setrlimit(resource, Rlimit { current: maximum, maximum });
+    getrlimit(resource).current.unwrap_or(u64::MAX)
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoRing(error) => match error.raw_os_error() {
+                Some(libc::ENOSYS) => write!(
+                    f,
+                    "no io_uring: this kernel (or the container's seccomp profile) does not offer it. Linux 5.8 or newer \
+                     with io_uring allowed is needed"
+                ),
+                Some(libc::EPERM | libc::EACCES) => write!(
+                    f,
+                    "no io_uring: it is forbidden here. Set `sysctl kernel.io_uring_disabled=0`, and in a container allow \
+                     the io_uring system calls in its seccomp profile"
+                ),
+                _ => write!(f, "no io_uring: the kernel gave no ring: {error}"),
+            },
+            Self::MissingOperations(names) => {
+                write!(f, "this kernel's io_uring is too old, it lacks: {}. Take Linux 5.8 or newer", names.join(", "))
+            }
+            Self::LockedMemory { limit, needed, cores } => write!(
+                f,
+                "too little memory may be locked: {} KiB, but {cores} cores need {} KiB. Raise the limit: `ulimit -l {}` in \
+                 the shell, `LimitMEMLOCK={needed}` in a systemd unit, or `memlock` in /etc/security/limits.conf",
+                limit >> 10,
+                needed >> 10,
+                needed >> 10,
+            ),
+            Self::OpenFiles { limit, needed } => write!(
+                f,
+                "too few files may be open: {limit}, but at least {needed} are needed. Raise the limit: `ulimit -n {needed}` \
+                 in the shell, or `LimitNOFILE={needed}` in a systemd unit"
+            ),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_problem_is_told_with_its_cure() {
+        for (problem, wanted) in [
+            (Problem::NoRing(io::Error::from_raw_os_error(libc::ENOSYS)), "Linux 5.8"),
+            (Problem::NoRing(io::Error::from_raw_os_error(libc::EPERM)), "sysctl kernel.io_uring_disabled=0"),
+            (Problem::NoRing(io::Error::from_raw_os_error(libc::ENOMEM)), "no io_uring"),
+            (Problem::MissingOperations(vec!["statx", "openat"]), "lacks: statx, openat"),
+            (Problem::LockedMemory { limit: 65_536, needed: 4 << 20, cores: 4 }, "64 KiB, but 4 cores need 4096 KiB"),
+            (Problem::LockedMemory { limit: 65_536, needed: 4 << 20, cores: 4 }, "`ulimit -l 4096`"),
+            (Problem::LockedMemory { limit: 65_536, needed: 4 << 20, cores: 4 }, "LimitMEMLOCK=4194304"),
+            (Problem::OpenFiles { limit: 100, needed: 320 }, "`ulimit -n 320`"),
+        ] {
+            assert!(problem.to_string().contains(wanted), "{problem}");
+        }
+    }
+}

@@ -1,0 +1,73 @@
+//! `quorate serve`: one node.
+//!
+//! The rule: what can be known to be wrong is told before the node's data is touched.
+
+use std::{
+    io::{self, Write},
+    path::PathBuf,
+    sync::{Arc, atomic::AtomicBool},
+};
+
+use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
+use signal_hook::{
+    consts::{SIGINT, SIGTERM},
+    flag,
+};
+
+use crate::{
+    config_file,
+    failure::{Failure, failed},
+    pid_file::PidFile,
+    ports, probe,
+};
+
+/// Run one node until SIGTERM or Ctrl-C
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// The node's configuration (TOML); tools/quorate.example.toml explains it
+    #[arg(long, value_name = "FILE")]
+    config: PathBuf,
+    /// Stop when the process that started this one is gone, which has this id
+    #[arg(long, value_name = "PID", hide = true)]
+    stop_with_parent: Option<i32>,
+}
+
+pub(crate) fn run(args: &Args) -> Result<(), Failure> {
+    let stop = stop_flag()?;
+    if let Some(parent) = args.stop_with_parent {
+        stop_with(parent)?;
+    }
+    let config = config_file::load(&args.config)?;
+    let _pid_file = PidFile::claim(&args.config)?;
+    probe::check(config.member().cores).map_err(|problem| failed(problem.to_string()))?;
+    ports::check(config.member())?;
+    let member = config.member();
+    let (node, address, port) = (member.id, member.address, member.port);
+    // Nobody may be listening, which must not stop a node.
+    let ready = || drop(writeln!(io::stdout(), "node {node} serves clients at {address}:{port}"));
+    quorate_node::server::run(config, &stop, ready).map_err(|error| failed(error.to_string()))
+}
+
+/// Becomes true at the first SIGTERM or SIGINT. The second one ends the process at once, which loses nothing that was
+/// acknowledged.
+fn stop_flag() -> Result<Arc<AtomicBool>, Failure> {
+    let stop = Arc::new(AtomicBool::new(false));
+    for signal in [SIGTERM, SIGINT] {
+        // In this order: the conditional exit sees the flag as the signals before left it.
+        flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&stop))
+            .and_then(|_| flag::register(signal, Arc::clone(&stop)))
+            .map_err(|error| failed(format!("cannot handle signals: {error}")))?;
+    }
+    Ok(stop)
+}
+
+fn stop_with(parent: i32) -> Result<(), Failure> {
+    set_parent_process_death_signal(Some(Signal::TERM))
+        .map_err(|error| failed(format!("cannot watch process {parent}: {error}")))?;
+    // It may have gone before the kernel was asked to watch it.
+    if getppid() == Pid::from_raw(parent) {
+        Ok(())
+    } else {
+        Err(failed(format!("process {parent}, which started this node, is gone")))
+    }
+}
