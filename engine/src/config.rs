@@ -14,7 +14,7 @@ pub struct Config {
     pub partitions: u16,
     /// Seeds the hash of keys. The same on every node of a cluster, or their Merkle leaves could not be compared.
     pub seed: u64,
-    /// Bytes of one segment file: 1 MiB to 64 MiB, whole blocks. An existing store keeps its own.
+    /// Bytes of one segment file: 256 KiB to 64 MiB, a multiple of 64 KiB. An existing store keeps its own.
     pub segment_bytes: u32,
     /// The most segment files there may be: 6 or more. Together they are the capacity of the store.
     pub segments_max: u32,
@@ -24,7 +24,8 @@ pub struct Config {
     pub commit: Commit,
     /// Commits that may be under way at once: 1 to 4.
     pub commits_in_flight: usize,
-    /// A commit is no larger than this, unless a single record is: 64 KiB to 8 MiB.
+    /// A commit is no larger than this, unless a single record is: 16 KiB to 8 MiB, a quarter of a segment
+    /// at most.
     pub frame_bytes_max: usize,
     /// The largest body: up to 32 MiB, and at most a third of a segment.
     pub body_bytes_max: usize,
@@ -72,8 +73,8 @@ impl Config {
     /// What is wrong with the settings, if anything.
     pub(crate) fn check(&self) -> Result<(), OpenError> {
         let wrong = |what: &str| Err(OpenError::Config(what.to_owned()));
-        if !(1 << 20..=64 << 20).contains(&self.segment_bytes) || !self.segment_bytes.is_multiple_of(64 << 10) {
-            return wrong("segment_bytes must be 1 MiB to 64 MiB and a multiple of 64 KiB");
+        if !(256 << 10..=64 << 20).contains(&self.segment_bytes) || !self.segment_bytes.is_multiple_of(64 << 10) {
+            return wrong("segment_bytes must be 256 KiB to 64 MiB and a multiple of 64 KiB");
         }
         if !(6..1_000_000).contains(&self.segments_max) {
             return wrong("segments_max must be 6 to 999999: the log, two ready, one for survivors, two in reserve");
@@ -81,10 +82,10 @@ impl Config {
         if !(1..=8).contains(&self.segments_ready) || !(1..=4).contains(&self.commits_in_flight) {
             return wrong("segments_ready must be 1 to 8, commits_in_flight 1 to 4");
         }
-        if !(64 << 10..=8 << 20).contains(&self.frame_bytes_max)
+        if !(16 << 10..=8 << 20).contains(&self.frame_bytes_max)
             || self.frame_bytes_max > self.segment_bytes as usize / 4
         {
-            return wrong("frame_bytes_max must be 64 KiB to 8 MiB, and a quarter of a segment at most");
+            return wrong("frame_bytes_max must be 16 KiB to 8 MiB, and a quarter of a segment at most");
         }
         if self.body_bytes_max > 32 << 20 || self.body_bytes_max > self.segment_bytes as usize / 3 {
             return wrong("body_bytes_max must be 32 MiB and a third of a segment at most");

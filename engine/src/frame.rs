@@ -10,7 +10,7 @@
 //! 32  offset         u32   of the frame in its segment, so that a misdirected write is not taken for it
 //! 36  payload        u32   bytes of records that follow
 //! 40  records        u32   how many
-//! 44  reserved       u32   0
+//! 44  ordinal        u32   how many frames of the segment are before it
 //! 48  last sequence  u64   the highest that was given out so far, so that none is given out twice
 //! 56  reserved       u32   0
 //! 60  crc            u32   of the 60 bytes before, seeded as a record's
@@ -51,6 +51,8 @@ pub struct Header {
     pub payload: u32,
     /// How many records.
     pub records: u32,
+    /// How many frames of the segment are before it.
+    pub ordinal: u32,
     /// The highest sequence given out so far.
     pub last_sequence: u64,
     /// Nothing of this segment counts behind this frame.
@@ -66,6 +68,12 @@ impl Header {
         length(self.payload as usize)
     }
 
+    /// The number of the segment's first frame.
+    #[must_use]
+    pub fn first_number(&self) -> u64 {
+        self.number.saturating_sub(self.ordinal.into())
+    }
+
     /// Writes the header into the first bytes of `into`.
     pub(crate) fn write(&self, into: &mut [u8], salt: Salt) {
         into[..4].copy_from_slice(&MAGIC.to_le_bytes());
@@ -79,7 +87,7 @@ impl Header {
         into[32..36].copy_from_slice(&self.offset.to_le_bytes());
         into[36..40].copy_from_slice(&self.payload.to_le_bytes());
         into[40..44].copy_from_slice(&self.records.to_le_bytes());
-        into[44..48].fill(0);
+        into[44..48].copy_from_slice(&self.ordinal.to_le_bytes());
         into[48..56].copy_from_slice(&self.last_sequence.to_le_bytes());
         into[56..60].fill(0);
         let checksum = salt.checksum(self.offset, &into[..60]);
@@ -107,6 +115,7 @@ impl Header {
             offset: number::<4>(bytes, 32) as u32,
             payload: number::<4>(bytes, 36) as u32,
             records: number::<4>(bytes, 40) as u32,
+            ordinal: number::<4>(bytes, 44) as u32,
             last_sequence: number::<8>(bytes, 48),
             last: flags & FLAG_LAST != 0,
             stream: if flags & FLAG_SURVIVORS == 0 { Stream::Hot } else { Stream::Survivors },

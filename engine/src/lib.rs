@@ -9,7 +9,10 @@
 
 mod blob;
 pub mod cache;
+mod checkpoint;
 mod commit;
+pub mod compaction;
+mod compactor;
 mod config;
 pub mod disk;
 pub mod frame;

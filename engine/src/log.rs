@@ -14,6 +14,7 @@ use crate::{
     index::Place,
     record::{self, Head},
     segment::{START, Segment},
+    shared::Position,
 };
 use std::{cell::Cell, collections::VecDeque, rc::Rc};
 
@@ -51,12 +52,16 @@ pub(crate) struct Log<D: Disk> {
     closed: VecDeque<Rc<Frame<D>>>,
     writing: VecDeque<Rc<Frame<D>>>,
     next_number: u64,
+    /// Of the segment in use.
+    first_number: u64,
     durable_number: u64,
     durable_sequence: u64,
     /// Bytes that wait for the disk or are on their way.
     queued: usize,
     /// The last frame that counts as durable was built when all before it was known durable, and is empty.
     idle_sealed: bool,
+    /// Where the frame is that ended the segment in use.
+    ended_at: Option<Position>,
 }
 
 impl<D: Disk> Log<D> {
@@ -79,10 +84,12 @@ impl<D: Disk> Log<D> {
             closed: VecDeque::new(),
             writing: VecDeque::new(),
             next_number,
+            first_number: next_number,
             durable_number: next_number - 1,
             durable_sequence: sequence,
             queued: 0,
             idle_sealed: true,
+            ended_at: None,
         }
     }
 
@@ -147,6 +154,7 @@ impl<D: Disk> Log<D> {
             offset: self.offset,
             payload: (open.used - frame::HEADER) as u32,
             records: open.records,
+            ordinal: (self.next_number - self.first_number) as u32,
             last_sequence,
             last,
             stream: self.segment.stream,
@@ -178,12 +186,15 @@ impl<D: Disk> Log<D> {
         self.end(last_sequence);
         let ended = std::mem::replace(&mut self.segment, next);
         self.offset = START;
+        self.first_number = self.next_number;
+        self.ended_at = None;
         ended.slot
     }
 
     /// Ends the present segment: nothing may be pushed before the next [`Log::roll`].
     pub(crate) fn end(&mut self, last_sequence: u64) {
         self.close(last_sequence);
+        self.ended_at = Some(self.position());
         self.enqueue_empty(last_sequence, true);
     }
 
@@ -246,10 +257,10 @@ impl<D: Disk> Log<D> {
         self.queued
     }
 
-    /// The segment in use, and where its next frame begins.
-    #[expect(dead_code, reason = "checkpoints note it")]
-    pub(crate) fn position(&self) -> (&Rc<Segment<D>>, u32, u64) {
-        (&self.segment, self.offset, self.next_number)
+    /// Where the open frame, or the next, begins; once the log was ended, where its last frame is.
+    pub(crate) fn position(&self) -> Position {
+        let next = Position { generation: self.segment.generation, offset: self.offset, number: self.next_number };
+        self.ended_at.unwrap_or(next)
     }
 
     /// The bytes of a record that is not durable yet.

@@ -8,7 +8,7 @@
 use crate::{
     blob,
     cache::Cache,
-    commit,
+    checkpoint, commit, compactor,
     config::{Config, OpenError},
     disk::{BLOCK, Disk, File},
     frame,
@@ -18,7 +18,7 @@ use crate::{
     record::{Salt, number},
     replay::Replay,
     segment::{self, Commit, Found, Segment, Stream},
-    shared::{Damage, DamageKind, Position, Shared, State},
+    shared::{Damage, DamageKind, Position, Running, Shared, State},
     signal::Signal,
     space::{self, Space},
     statistics::Counters,
@@ -134,7 +134,11 @@ async fn find_segments<D: Disk>(
         let durable = config.commit == Commit::Dsync;
         let file = Rc::new(disk.open(&name, durable).await.map_err(failed(&*name))?);
         space.add_slot(file.clone(), space::State::Free);
-        let Some((stream, generation)) = read_header(&*file, config, slot, &mut damage).await? else { continue };
+        let Some((stream, generation)) = read_header(&*file, config, slot, &mut damage).await? else {
+            // Never used. If its making was interrupted its length may not be durable yet.
+            file.sync().await.map_err(failed(&*name))?;
+            continue;
+        };
         let salt = Salt::new(config.store, generation);
         space.slot_mut(slot).segment = Some(Rc::new(Segment { slot, stream, generation, salt, file }));
         space.next_generation = space.next_generation.max(generation + 1);
@@ -162,25 +166,32 @@ async fn read_header<F: File>(
         }
         Found::Sound(header) => Ok(Some((header.stream, header.generation))),
         Found::Version(version) => Err(OpenError::Version { file: name, version }),
-        Found::Blank | Found::Rotten => {
-            if found == Found::Rotten {
-                damage.push(Damage { length: BLOCK as u32, ..lost_segment(slot, 0) });
-            }
-            let mut position = BLOCK;
-            while position < config.segment_bytes as usize {
-                let length = (1 << 20).min(config.segment_bytes as usize - position);
-                let bytes = file.read(position as u64, length).await.map_err(failed(&*name))?;
-                for at in (0..bytes.len()).step_by(BLOCK) {
-                    let header = frame::Header::read_any(&bytes[at..], config.store, (position + at) as u32);
-                    if let Some(header) = header {
-                        return Ok(Some((header.stream, header.generation)));
-                    }
-                }
-                position += length;
-            }
-            Ok(None)
+        // Made but never used, or the crash came while it was to be used again: what was in it is needed no more. Only a
+        // first frame in its place says that there was a header, and that it was lost.
+        Found::Blank => find_frame(file, config, 2 * BLOCK).await,
+        Found::Rotten => {
+            damage.push(Damage { length: BLOCK as u32, ..lost_segment(slot, 0) });
+            find_frame(file, config, config.segment_bytes as usize).await
         }
     }
+}
+
+/// Stream and generation of the first frame that validates before `end`.
+async fn find_frame<F: File>(file: &F, config: &Config, end: usize) -> Result<Option<(Stream, u64)>, OpenError> {
+    let mut position = BLOCK;
+    while position < end {
+        let length = (1 << 20).min(end - position);
+        // What cannot be read has no frame that could be taken for anything.
+        let Ok(bytes) = file.read(position as u64, length).await else { break };
+        for at in (0..bytes.len()).step_by(BLOCK) {
+            let header = frame::Header::read_any(&bytes[at..], config.store, (position + at) as u32);
+            if let Some(header) = header {
+                return Ok(Some((header.stream, header.generation)));
+            }
+        }
+        position += length;
+    }
+    Ok(None)
 }
 
 /// See `Store::open`.
@@ -190,27 +201,42 @@ pub(crate) async fn open<D: Disk>(
     versions: Rc<dyn Versions>,
 ) -> Result<Opened<D>, OpenError> {
     config.check()?;
+    // Names that a killed process left may not be durable yet.
+    disk.sync_directory().await.map_err(failed("syncing the directory"))?;
     let files = disk.list().await.map_err(failed("listing the directory"))?;
     let new = identify(&disk, &mut config, &files).await?;
-    let Segments { mut space, damage } = find_segments(&disk, &config, &files, 0).await?;
+    let (loaded, checkpoints_bad) =
+        checkpoint::load(&disk, &config, &*versions).await.map_err(failed("reading checkpoints"))?;
+    let slots = loaded.as_ref().map_or(0, |loaded| loaded.end.slots);
+    let Segments { mut space, damage } = find_segments(&disk, &config, &files, slots).await?;
+    let mut report = RecoveryReport { store: config.store, new, checkpoints_bad, ..RecoveryReport::default() };
+    let mut begin = checkpoint::Begin::default();
+    let mut index = Index::new(config.partitions, config.seed);
+    let mut reflected = vec![0; config.partitions.into()];
+    let mut last_sequence = 0;
+    if let Some(loaded) = loaded {
+        report.checkpoint = Some(loaded.number);
+        report.bytes_read = loaded.bytes;
+        // A later generation was begun after the store was closed.
+        report.clean = loaded.end.clean && space.next_generation <= loaded.end.next_generation;
+        space.next_generation = space.next_generation.max(loaded.end.next_generation);
+        (begin, index, reflected, last_sequence) =
+            (loaded.begin, loaded.index, loaded.reflected, loaded.end.last_sequence);
+    }
     let mut replay = Replay {
         disk: &disk,
         config: &config,
         versions: &*versions,
-        index: Index::new(config.partitions, config.seed),
-        reflected: vec![0; config.partitions.into()],
+        index,
+        reflected,
         newest: HashMap::default(),
         damage,
-        last_sequence: 0,
+        last_sequence,
         last_number: 0,
-        report: RecoveryReport { store: config.store, new, ..RecoveryReport::default() },
+        report,
     };
-    let hot = segments_from(&space, Stream::Hot, 0);
-    replay.stream(&hot, Position::default()).await?;
-    let hot_number = replay.last_number;
-    let survivors = segments_from(&space, Stream::Survivors, 0);
-    replay.stream(&survivors, Position::default()).await?;
-    let survivors_number = replay.last_number;
+    let hot_number = replay_stream(&mut replay, &space, Stream::Hot, begin.hot).await?;
+    let survivors_number = replay_stream(&mut replay, &space, Stream::Survivors, begin.survivors).await?;
     let Replay { index, damage, last_sequence, mut report, .. } = replay;
     account(&mut space, &index);
     report.keys = index.len();
@@ -236,10 +262,26 @@ pub(crate) async fn open<D: Disk>(
         work: Signal::default(),
         progress: Signal::default(),
         segments: Signal::default(),
+        background: Rc::default(),
         counters,
     });
     let tasks = tasks(&shared);
     Ok(Opened { store: Store { shared }, tasks, report })
+}
+
+/// Replays one stream, unless the store was closed in order, and gives the number of its last frame.
+async fn replay_stream<D: Disk>(
+    replay: &mut Replay<'_, D>,
+    space: &Space<D>,
+    stream: Stream,
+    from: Position,
+) -> Result<u64, OpenError> {
+    if replay.report.clean {
+        // Its last frame, at this position, ended it.
+        return Ok(from.number);
+    }
+    replay.stream(&segments_from(space, stream, from.generation), from).await?;
+    Ok(replay.last_number)
 }
 
 fn tasks<D: Disk>(shared: &Rc<Shared<D>>) -> Vec<Task> {
@@ -248,7 +290,16 @@ fn tasks<D: Disk>(shared: &Rc<Shared<D>>) -> Vec<Task> {
         tasks.push(Box::pin(commit::lane(shared.clone())));
     }
     tasks.push(Box::pin(commit::idle_sealer(shared.clone())));
-    tasks.push(Box::pin(preparer::run(shared.clone())));
+    fn background(running: Running, task: impl Future<Output = ()> + 'static) -> Task {
+        Box::pin(async move {
+            task.await;
+            drop(running);
+        })
+    }
+    let enter = || shared.background.enter();
+    tasks.push(background(enter(), preparer::run(shared.clone())));
+    tasks.push(background(enter(), compactor::run(shared.clone())));
+    tasks.push(background(enter(), checkpoint::run(shared.clone())));
     tasks
 }
 
@@ -320,5 +371,8 @@ pub(crate) async fn close<D: Disk>(shared: &Rc<Shared<D>>) {
     }
     shared.wake_all();
     commit::drain(shared).await;
-    shared.wake_all();
+    shared.background.finished().await;
+    if !shared.has_failed() {
+        checkpoint::write(shared, true).await;
+    }
 }

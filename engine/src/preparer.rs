@@ -33,7 +33,7 @@ pub(crate) async fn run<D: Disk>(shared: Rc<Shared<D>>) {
             Some(Preparation::Create) => create(&shared).await,
         };
         match outcome {
-            Ok(()) => shared.state.borrow_mut().space.blocked = false,
+            Ok(()) => {}
             Err(error) if is_full(&error) => {
                 shared.state.borrow_mut().space.blocked = true;
                 // What is free already may serve meanwhile. Room may come back without any event: another file is
@@ -117,6 +117,7 @@ async fn create<D: Disk>(shared: &Shared<D>) -> io::Result<()> {
     let space = &mut shared.state.borrow_mut().space;
     let added = space.add_slot(Rc::new(file), State::Free);
     assert_eq!(added, slot, "only the preparer makes segments");
+    space.blocked = false;
     space.free.push_back(slot);
     shared.segments.notify();
     Ok(())

@@ -59,8 +59,7 @@ pub struct Bad {
     pub offset: u32,
     /// Bytes up to the next frame.
     pub length: u32,
-    /// The number of the frame that begins there. When it cannot be known, the lowest that it can have been: it is better to
-    /// report too much than to cut what was acknowledged.
+    /// The number of the frame that begins there.
     pub number: u64,
     /// The sighting, when its header validates.
     pub sighting: Option<usize>,
@@ -84,7 +83,9 @@ pub struct Judged {
 /// Walks the frames that [`survey`] found from offset `start` on, where frame `expected` should begin, if that is known.
 #[must_use]
 pub fn judge(sightings: &[Sighting], start: u32, expected: Option<u64>) -> Judged {
-    let mut judged = Judged { steps: Vec::new(), end: start, next_number: expected, ended: false };
+    // Any frame says which number the segment began with.
+    let first = sightings.first().map(|sighting| sighting.header.first_number());
+    let mut judged = Judged { steps: Vec::new(), end: start, next_number: expected.or(first), ended: false };
     // durable_upto never falls along the stream, but what says so may itself be the rotten one: take the highest.
     let mut proven = vec![0; sightings.len() + 1];
     for (i, sighting) in sightings.iter().enumerate().rev() {
@@ -94,7 +95,7 @@ pub fn judge(sightings: &[Sighting], start: u32, expected: Option<u64>) -> Judge
         let header = sighting.header;
         if header.offset != judged.end {
             let length = header.offset - judged.end;
-            let number = judged.next_number.unwrap_or(header.number.saturating_sub(u64::from(length) / BLOCK as u64));
+            let number = judged.next_number.unwrap_or(header.number);
             judged.steps.push(Step::Bad(Bad {
                 offset: judged.end,
                 length,

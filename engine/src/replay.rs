@@ -56,9 +56,14 @@ impl<D: Disk> Replay<'_, D> {
         for (i, segment) in segments.iter().enumerate() {
             let resumed = segment.generation == from.generation;
             let start = if resumed { from.offset } else { START };
+            // A killed process leaves writes that can be read but would not survive a power cut. What is taken for
+            // part of the log must, since it counts as durable from now on.
+            let name = name(segment.slot);
+            segment.file.sync().await.map_err(|error| OpenError::Io { what: format!("syncing {name}"), error })?;
             let content = self.read(segment, start).await?;
             let sightings = survey(&content.bytes, start, segment.generation, segment.salt);
             self.note(&sightings);
+            let first = sightings.first().map(|sighting| sighting.header.first_number());
             let judged = judge(&sightings, start, resumed.then_some(from.number));
             for step in &judged.steps {
                 match *step {
@@ -70,7 +75,7 @@ impl<D: Disk> Replay<'_, D> {
                         {
                             self.corrupt(segment, &content, &sightings, bad);
                         } else {
-                            return self.cut(&segments[i..], bad.offset, bad.number).await;
+                            return self.cut(&segments[i..], bad.offset, bad.number, first.unwrap_or(bad.number)).await;
                         }
                     }
                 }
@@ -82,7 +87,7 @@ impl<D: Disk> Replay<'_, D> {
                 let lost = Bad { offset: judged.end, length, number: next_number, sighting: None, acknowledged: true };
                 self.corrupt(segment, &content, &sightings, lost);
             } else {
-                return self.cut(&segments[i..], judged.end, next_number).await;
+                return self.cut(&segments[i..], judged.end, next_number, first.unwrap_or(next_number)).await;
             }
         }
         Ok(())
@@ -137,7 +142,14 @@ impl<D: Disk> Replay<'_, D> {
 
     /// Makes sure that nothing at or behind `offset` of the first segment, nor anything in the later ones, is ever taken
     /// for part of the log: their sequences and numbers were never acknowledged.
-    async fn cut(&mut self, segments: &[Rc<Segment<D>>], offset: u32, number: u64) -> Result<(), OpenError> {
+    /// `number` is the number that the frame at `offset` had or would have had, `first` that of the segment's first frame.
+    async fn cut(
+        &mut self,
+        segments: &[Rc<Segment<D>>],
+        offset: u32,
+        number: u64,
+        first: u64,
+    ) -> Result<(), OpenError> {
         for (i, segment) in segments.iter().enumerate() {
             let offset = if i == 0 { offset } else { START };
             let content = self.read(segment, offset).await?;
@@ -150,13 +162,16 @@ impl<D: Disk> Replay<'_, D> {
             if offset as usize + BLOCK > self.config.segment_bytes as usize {
                 continue;
             }
+            let number = if i == 0 { number } else { self.last_number + 1 };
+            self.last_number = self.last_number.max(number);
             let header = frame::Header {
                 generation: segment.generation,
-                number: if i == 0 { number } else { self.last_number },
+                number,
                 durable_upto: 0,
                 offset,
                 payload: 0,
                 records: 0,
+                ordinal: if i == 0 { number.saturating_sub(first) as u32 } else { 0 },
                 last_sequence: self.last_sequence,
                 last: true,
                 stream: segment.stream,

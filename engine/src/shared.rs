@@ -53,7 +53,7 @@ pub enum DamageKind {
     Body,
 }
 
-/// Where compaction's copies stand.
+/// A place in a log.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Position {
     pub(crate) generation: u64,
@@ -70,7 +70,6 @@ pub(crate) struct State<D: Disk> {
     /// The highest sequence given out.
     pub(crate) last_sequence: u64,
     /// Every copy of compaction before this is in the index.
-    #[expect(dead_code, reason = "checkpoints note it")]
     pub(crate) survivors: Position,
     pub(crate) damage: VecDeque<Damage>,
 }
@@ -92,7 +91,44 @@ pub(crate) struct Shared<D: Disk> {
     pub(crate) progress: Signal,
     /// A segment was taken, sealed or given back.
     pub(crate) segments: Signal,
+    /// Background tasks that must have ended before the store is closed.
+    pub(crate) background: Rc<Background>,
     pub(crate) counters: Counters,
+}
+
+/// Counts tasks that run.
+#[derive(Default)]
+pub(crate) struct Background {
+    running: Cell<u32>,
+    ended: Signal,
+}
+
+/// Held by a task while it runs.
+pub(crate) struct Running(Rc<Background>);
+
+impl Background {
+    pub(crate) fn enter(self: &Rc<Self>) -> Running {
+        self.running.set(self.running.get() + 1);
+        Running(self.clone())
+    }
+
+    /// Waits until none runs.
+    pub(crate) async fn finished(&self) {
+        loop {
+            let seen = self.ended.count();
+            if self.running.get() == 0 {
+                return;
+            }
+            self.ended.after(seen).await;
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.running.set(self.0.running.get() - 1);
+        self.0.ended.notify();
+    }
 }
 
 impl<D: Disk> Shared<D> {

@@ -20,7 +20,7 @@ use crate::{
 use bytes::Bytes;
 use std::{fmt, future::Future, io, pin::Pin, rc::Rc};
 
-/// When a record was appended: store-wide, rising, never given out twice.
+/// When a record was appended: store-wide and rising. After a crash it goes on above all that reached the disk.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash, Default)]
 pub struct Sequence(pub u64);
 
@@ -57,6 +57,8 @@ pub struct RecoveryReport {
     pub clean: bool,
     /// The number of the checkpoint that was used.
     pub checkpoint: Option<u64>,
+    /// Newer checkpoints that did not validate.
+    pub checkpoints_bad: u64,
     /// Records read from the log.
     pub records_replayed: u64,
     /// Bytes of the log that were read.

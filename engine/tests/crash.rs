@@ -1,0 +1,136 @@
+//! Crashes at every operation of the disk, in every phase of the store's life, and random histories of them.
+
+mod support;
+
+use std::time::Duration;
+use support::{World, config};
+
+const KEYS: u64 = 40;
+
+/// A life that rolls segments, writes checkpoints, compacts and is closed in order.
+fn live(world: &mut World, steps: usize) {
+    for _ in 0..steps {
+        if world.disk.is_halted() {
+            return;
+        }
+        world.step(KEYS);
+    }
+}
+
+#[test]
+fn a_long_life_without_faults_uses_every_part() {
+    let mut world = World::new(1, config());
+    world.open();
+    live(&mut world, 3000);
+    world.make_durable();
+    let statistics = world.store().statistics();
+    assert!(statistics.checkpoints > 1 && statistics.compacted_segments > 1, "{statistics:?}");
+    assert!(statistics.cache_hits > 0 && statistics.pending_hits > 0 && statistics.disk_reads > 0, "{statistics:?}");
+    assert_eq!(statistics.damaged, 0);
+    world.check_accounting();
+    world.close().unwrap();
+    world.open();
+    assert!(world.report.clean && world.report.checkpoint.is_some(), "{:?}", world.report);
+    assert_eq!(world.report.records_replayed, 0);
+    world.check_recovered(0..KEYS);
+    world.crash();
+    world.open();
+    assert!(!world.report.clean, "{:?}", world.report);
+    world.check_recovered(0..KEYS);
+}
+
+/// Power cut in the middle of the n-th operation that changes the disk, for every n of a life; then in the middle of
+/// the recovery, too.
+fn crash_everywhere(seed: u64, warm_up: usize, steps: usize, from_every: u64) {
+    let mut at = 1 + seed % from_every;
+    loop {
+        let mut world = World::new(seed, config());
+        world.open();
+        live(&mut world, warm_up);
+        world.disk.halt_after(at);
+        live(&mut world, steps);
+        let reached = world.disk.is_halted();
+        let mut recoveries = 0;
+        loop {
+            world.crash();
+            // The next recovery is cut short as well, later each time, until one gets through.
+            if recoveries < 3 {
+                world.disk.halt_after(1 + recoveries * 2 + at % 3);
+            }
+            match world.try_open() {
+                Some(Ok(())) if recoveries >= 3 => break,
+                Some(Ok(())) | None => recoveries += 1,
+                Some(Err(error)) => panic!("seed {seed}, operation {at}: {error}"),
+            }
+        }
+        assert_eq!(world.report.damaged, 0, "seed {seed}, operation {at}: a crash alone damages nothing");
+        world.check_recovered(0..KEYS);
+        live(&mut world, 20);
+        world.make_durable();
+        if !reached {
+            return;
+        }
+        at += from_every;
+    }
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_wherever_the_power_fails_at_the_start() {
+    crash_everywhere(3, 0, 150, 1);
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_wherever_the_power_fails_later() {
+    // With checkpoints and compaction running.
+    crash_everywhere(4, 1200, 250, 3);
+}
+
+/// `SEEDS=1000` tries more than the usual ones, `SEED=5` that one alone.
+fn seeds(usual: u64) -> std::ops::Range<u64> {
+    let from = |name| std::env::var(name).ok().and_then(|value| value.parse::<u64>().ok());
+    match from("SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..from("SEEDS").unwrap_or(usual),
+    }
+}
+
+#[test]
+fn nothing_acknowledged_is_lost_over_many_crashes() {
+    for seed in seeds(60) {
+        let mut world = World::new(seed, config());
+        world.open();
+        for _ in 0..6 {
+            let steps = world.random.index(700);
+            live(&mut world, steps);
+            match world.random.index(4) {
+                0 => {
+                    world.close().unwrap();
+                    world.open();
+                    assert!(world.report.clean, "seed {seed}");
+                }
+                1 => {
+                    world.kill();
+                    world.open();
+                }
+                _ => {
+                    world.crash();
+                    world.open();
+                }
+            }
+            assert_eq!(world.report.damaged, 0, "seed {seed}: {:?} {:?}", world.store().damage(), world.report);
+            world.check_recovered(0..KEYS);
+        }
+    }
+}
+
+#[test]
+fn an_idle_store_comes_to_rest() {
+    let mut world = World::new(9, config());
+    world.open();
+    world.append(1, 100, false).unwrap();
+    world.run_for(Duration::from_secs(2));
+    let commits = world.store().statistics().commits;
+    assert_eq!(commits, 2, "the record and the frame that says so");
+    world.run_for(Duration::from_secs(10));
+    assert_eq!(world.store().statistics().commits, commits);
+}
