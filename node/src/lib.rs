@@ -11,6 +11,7 @@ pub mod context;
 pub mod coordinator;
 pub mod core;
 pub mod effect;
+pub mod gateway;
 pub mod object;
 pub mod quorum;
 pub mod replica;

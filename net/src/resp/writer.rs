@@ -25,6 +25,11 @@ impl<'a> Writer<'a> {
         self.protocol
     }
 
+    /// Writes the other version from here on: what answers `HELLO`.
+    pub fn switch(&mut self, protocol: Protocol) {
+        self.protocol = protocol;
+    }
+
     /// `+OK`.
     pub fn ok(&mut self) {
         self.out.extend_from_slice(b"+OK\r\n");
