@@ -19,8 +19,8 @@ use serde::Serialize;
 
 use crate::value::{Stamp, StampError};
 
-/// How many violations are kept word for word; all are counted.
-const SAMPLES_MAX: usize = 50;
+/// How many violations of one kind are kept word for word; all are counted.
+const SAMPLES_MAX: u64 = 20;
 /// The most separate stretches of unknown writes that are kept, some 200 MB; beyond it nothing can be judged.
 const UNKNOWN_MAX: usize = 4 << 20;
 const CHUNK_KEYS: usize = 1 << 16;
@@ -93,7 +93,7 @@ pub struct Verdict {
     pub never_sent: u64,
     /// Keys that the last pass could not read.
     pub unread_keys: u64,
-    /// The first violations, word for word.
+    /// The first violations of each kind, word for word.
     pub violations: Vec<String>,
 }
 
@@ -273,8 +273,9 @@ impl Ledger {
 
     fn note(&self, count: impl Fn(&mut Judged) -> &mut u64, sample: impl Fn() -> String) {
         let mut judged = self.judged.lock().expect("no panic under the lock");
-        *count(&mut judged) += 1;
-        if judged.samples.len() < SAMPLES_MAX {
+        let count = count(&mut judged);
+        *count += 1;
+        if *count <= SAMPLES_MAX {
             judged.samples.push(sample());
         }
     }

@@ -14,12 +14,20 @@ use std::{
     time::Duration,
 };
 
-use quorate_net::resp::{CommandLimits, CommandParser};
+use bytes::Bytes;
+use quorate_net::{
+    frame,
+    id::NodeId,
+    message::{ClusterMap, Failure, MappedNode, Message, Operation, Outcome, Reply, Request},
+    resp::{CommandLimits, CommandParser},
+};
+
+type Siblings = Vec<(u64, Vec<u8>)>;
 
 /// What a server keeps; it outlives the server, as a disk does. Each key has its siblings, each with its dot.
 #[derive(Default)]
 pub(crate) struct Store {
-    keys: Mutex<HashMap<Vec<u8>, Vec<(u64, Vec<u8>)>>>,
+    keys: Mutex<HashMap<Vec<u8>, Siblings>>,
     dots: AtomicU64,
     puts: Mutex<u64>,
     more_puts: Condvar,
@@ -69,6 +77,7 @@ pub(crate) struct Fake {
 }
 
 struct Shared {
+    address: SocketAddr,
     store: Arc<Store>,
     faults: Faults,
     commands: AtomicU64,
@@ -90,7 +99,8 @@ impl Fake {
         let address = listener.local_addr().unwrap();
         let (stop, streams) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::new(Vec::new())));
         let zero = || AtomicU64::new(0);
-        let shared = Shared { store, faults, commands: zero(), puts: zero(), gets: zero(), stall: Mutex::new(()) };
+        let shared =
+            Shared { address, store, faults, commands: zero(), puts: zero(), gets: zero(), stall: Mutex::new(()) };
         let shared = Arc::new(shared);
         let (stopped, kept) = (Arc::clone(&stop), Arc::clone(&streams));
         let accepting = thread::spawn(move || {
@@ -141,23 +151,27 @@ fn serve(mut stream: TcpStream, shared: &Shared) {
             Ok(count) if count > 0 => input.extend_from_slice(&chunk[..count]),
             _ => return,
         }
-        let mut at = 0;
-        while let Some(command) = parser.parse(&input[at..]).unwrap() {
-            at += command.consumed();
-            let arguments: Vec<Vec<u8>> = command.arguments().map(<[u8]>::to_vec).collect();
-            shared.answer(&arguments, &mut out);
-            served += 1;
-            if shared.faults.cuts_after.is_some_and(|limit| served > limit) {
-                let _ = stream.shutdown(Shutdown::Both);
-                return;
-            }
+        let count = if input[0] == frame::MAGIC[0] {
+            shared.answer_frames(&mut input, &mut out)
+        } else {
+            shared.answer_commands(&mut parser, &mut input, &mut out)
+        };
+        served += count;
+        if shared.faults.cuts_after.is_some_and(|limit| served > limit) {
+            let _ = stream.shutdown(Shutdown::Both);
+            return;
         }
-        input.drain(..at);
         if stream.write_all(&out).is_err() {
             return;
         }
         out.clear();
     }
+}
+
+/// The context that covers these values.
+fn dots(siblings: &Siblings) -> String {
+    let dots: Vec<String> = siblings.iter().map(|(dot, _)| dot.to_string()).collect();
+    dots.join(",")
 }
 
 fn nth(counter: &AtomicU64, every: Option<u64>) -> bool {
@@ -166,8 +180,65 @@ fn nth(counter: &AtomicU64, every: Option<u64>) -> bool {
 }
 
 impl Shared {
-    fn answer(&self, arguments: &[Vec<u8>], out: &mut Vec<u8>) {
-        let stall = self.stall.lock().unwrap();
+    fn answer_commands(&self, parser: &mut CommandParser, input: &mut Vec<u8>, out: &mut Vec<u8>) -> u64 {
+        let (mut at, mut count) = (0, 0);
+        while let Some(command) = parser.parse(&input[at..]).unwrap() {
+            at += command.consumed();
+            count += 1;
+            let arguments: Vec<Vec<u8>> = command.arguments().map(<[u8]>::to_vec).collect();
+            self.answer(&arguments, out);
+        }
+        input.drain(..at);
+        count
+    }
+
+    /// The answers to all frames that came together go out in the opposite order: their ids say which is which.
+    fn answer_frames(&self, input: &mut Vec<u8>, out: &mut Vec<u8>) -> u64 {
+        let (mut at, mut requests) = (0, Vec::new());
+        while let Some(frame) = frame::decode(&input[at..], usize::MAX).unwrap() {
+            at += frame.consumed();
+            let Message::Request(request) = frame.message().unwrap() else { panic!("clients send requests") };
+            requests.push(request);
+        }
+        input.drain(..at);
+        let count = requests.len() as u64;
+        for request in requests.into_iter().rev() {
+            let reply = Reply { id: request.id, outcome: self.outcome(request) };
+            frame::encode(&Message::Reply(reply), out).unwrap();
+        }
+        count
+    }
+
+    fn outcome(&self, request: Request) -> Outcome {
+        self.stall_if_due();
+        let bytes = |text: String| Bytes::from(text.into_bytes());
+        match request.operation {
+            Operation::ClusterMap => Outcome::ClusterMap(self.map()),
+            Operation::Get(get) => {
+                let siblings = self.get(get.key.name());
+                let context = bytes(dots(&siblings));
+                let values = siblings.into_iter().map(|(_, value)| Bytes::from(value)).collect();
+                Outcome::Values { context, values, sloppy: false }
+            }
+            Operation::Put(put) => {
+                let context = put.context.map(|context| String::from_utf8(context.to_vec()).unwrap());
+                match self.put(put.key.name(), put.value.unwrap().to_vec(), context.as_deref()) {
+                    Ok(dot) => Outcome::Written { context: bytes(dot.to_string()), replaced: false, sloppy: false },
+                    Err(_) => Outcome::Failed(Failure::Timeout { acks: 1, needed: 2 }),
+                }
+            }
+        }
+    }
+
+    /// All keys belong to this server.
+    fn map(&self) -> ClusterMap {
+        let (address, port) = (self.address.ip().to_string(), self.address.port());
+        let node = MappedNode { id: NodeId(1), address, cores: 1, port, core_port: port };
+        ClusterMap { replicas: 1, nodes: vec![node], preference: vec![vec![0]; 8], spread: vec![0; 8] }
+    }
+
+    fn stall_if_due(&self) {
+        let _stall = self.stall.lock().unwrap();
         let command = self.commands.fetch_add(1, Ordering::SeqCst);
         if let Some((at, duration)) = self.faults.stalls_at
             && at == command
@@ -175,7 +246,10 @@ impl Shared {
             // The generator is what is tested, and it must see real time pass.
             thread::sleep(duration);
         }
-        drop(stall);
+    }
+
+    fn answer(&self, arguments: &[Vec<u8>], out: &mut Vec<u8>) {
+        self.stall_if_due();
         match &*arguments[0] {
             b"SET" => {
                 let done = self.put(&arguments[1], arguments[2].clone(), None);
@@ -193,9 +267,8 @@ impl Shared {
             }
             b"KV.GET" => {
                 let siblings = self.get(&arguments[1]);
-                let dots: Vec<String> = siblings.iter().map(|(dot, _)| dot.to_string()).collect();
                 out.extend_from_slice(b"*2\r\n");
-                bulk(out, dots.join(",").as_bytes());
+                bulk(out, dots(&siblings).as_bytes());
                 out.extend_from_slice(format!("*{}\r\n", siblings.len()).as_bytes());
                 siblings.iter().for_each(|(_, value)| bulk(out, value));
             }
@@ -228,7 +301,7 @@ impl Shared {
         Ok(dot)
     }
 
-    fn get(&self, key: &[u8]) -> Vec<(u64, Vec<u8>)> {
+    fn get(&self, key: &[u8]) -> Siblings {
         let forgets = nth(&self.gets, self.faults.forgets_every);
         self.gets.fetch_add(1, Ordering::SeqCst);
         self.store.gets.fetch_add(1, Ordering::SeqCst);

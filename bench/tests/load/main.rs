@@ -63,7 +63,7 @@ fn the_same_seed_asks_the_same() {
 
 #[test]
 fn every_workload_runs_on_plain_and_on_versioned_commands() {
-    for commands in ["", "--kv", "--r 2 --w 2 --durability one --strict"] {
+    for commands in ["", "--kv", "--r 2 --w 2 --durability one --strict", "--target native --pipeline 4"] {
         for workload in ["a", "b", "c", "d", "f", "get", "put", "mix"] {
             let options = format!(
                 "--workload {workload} --keys 200 --value-size 64B --operations 2000 --warmup 0s --prepare --verify {commands}"
@@ -107,10 +107,12 @@ const VERIFY: &str =
 
 #[test]
 fn a_lost_write_is_found() {
-    for commands in ["", "--kv"] {
-        // Reads while the run goes on find it first; those that come back as lost at the end were never overwritten.
+    // Many keys with few writes: some of the writes that are lost are the last of their keys, whatever the timing.
+    let options = "--workload mix --keys 2000 --prepare --value-size 100B --operations 4000 --warmup 0s --verify \
+                   --verify-wait 300ms";
+    for commands in ["", "--kv", "--target native"] {
         let faults = Faults { loses_every: Some(100), ..Faults::default() };
-        check(faults, &format!("{VERIFY} {commands}"), |report, _| {
+        check(faults, &format!("{options} {commands}"), |report, _| {
             let verdict = report.verdict.as_ref().unwrap();
             assert!(!report.passed() && verdict.stale_reads > 0 && verdict.lost_writes > 0, "{report}");
             assert!(verdict.violations.iter().any(|text| text.contains("lost the acknowledged write")));
@@ -139,12 +141,12 @@ fn a_damaged_value_is_found() {
 
 #[test]
 fn a_write_that_may_have_happened_is_no_violation() {
-    for commands in ["", "--kv"] {
+    for (commands, class) in [("", "TIMEOUT"), ("--kv", "TIMEOUT"), ("--target native", "Timeout")] {
         let faults = Faults { refuses_every: Some(50), ..Faults::default() };
         check(faults, &format!("{VERIFY} {commands}"), |report, _| {
             let verdict = report.verdict.as_ref().unwrap();
             assert!(report.passed() && verdict.unknown > 10, "{report}");
-            assert_eq!(report.errors["TIMEOUT"].count, verdict.unknown);
+            assert_eq!(report.errors[class].count, verdict.unknown);
         });
     }
 }
@@ -160,11 +162,13 @@ fn a_server_without_the_commands_is_told() {
 #[test]
 fn cut_connections_are_opened_again() {
     let faults = Faults { cuts_after: Some(100), ..Faults::default() };
-    check(faults, &format!("{VERIFY} --connections 8 --timeout 500ms"), |report, _| {
-        assert!(report.passed(), "{report}");
-        assert!(report.errors["connection lost"].count >= 30, "{report}");
-        assert_eq!(report.operations + report.failed, 4000);
-    });
+    for target in ["", "--target native"] {
+        check(faults, &format!("{VERIFY} --connections 8 --timeout 500ms {target}"), |report, _| {
+            assert!(report.passed(), "{report}");
+            assert!(report.errors["connection lost"].count >= 30, "{report}");
+            assert_eq!(report.operations + report.failed, 4000);
+        });
+    }
 }
 
 /// Both servers keep their values in one place, as replicas do. One is killed, then the other; then both come back.
@@ -174,25 +178,25 @@ fn killed_servers_are_survived() {
     let mut second = Fake::start_at("127.0.0.1:0".parse().unwrap(), Arc::clone(&store), Faults::default());
     let addresses = [first.address, second.address];
     let line = format!(
-        "bench --quiet --servers {},{} --workload a --keys 300 --value-size 100B --duration 1500ms --warmup 0s \
+        "bench --quiet --servers {},{} --workload a --keys 300 --value-size 100B --duration 2s --warmup 0s \
          --rate 4000 --verify --timeout 200ms --kv",
         addresses[0], addresses[1]
     );
     let args = Args::try_parse_from(line.split_whitespace()).unwrap();
     let load = thread::spawn(move || quorate_bench::run(&args));
-    store.wait_for_puts(500);
+    store.wait_for_puts(300);
     first.kill();
-    store.wait_for_puts(500);
+    store.wait_for_puts(300);
     let mut first = Fake::start_at(addresses[0], Arc::clone(&store), Faults::default());
     second.kill();
-    store.wait_for_puts(500);
+    store.wait_for_puts(300);
     first.kill();
     let _first = Fake::start_at(addresses[0], Arc::clone(&store), Faults::default());
     let _second = Fake::start_at(addresses[1], Arc::clone(&store), Faults::default());
     let Ok(Outcome::Load(report)) = load.join().unwrap() else { panic!("a report") };
     assert!(report.passed(), "{report}");
     assert!(report.errors.keys().any(|class| class == "connection lost" || class == "connection refused"), "{report}");
-    assert!(report.operations > 4000, "{report}");
+    assert!(report.operations > 2000, "{report}");
     let verdict = report.verdict.as_ref().unwrap();
     assert_eq!((verdict.lost_writes, verdict.unread_keys), (0, 0));
 }
