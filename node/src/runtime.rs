@@ -12,3 +12,4 @@ mod peers;
 pub mod rehome;
 pub mod server;
 mod shell;
+mod view;

@@ -2,27 +2,34 @@
 //!
 //! The rule: a client that sends faster than it is answered is not read from until it caught up.
 
-use std::{cell::Cell, rc::Rc};
+use std::{
+    cell::{Cell, RefCell},
+    collections::VecDeque,
+    net::SocketAddr,
+    rc::{Rc, Weak},
+};
 
 use quorate_net::{
     frame,
-    message::{ArchivedMessage, Message, Request},
-    transport::{Connection, Handler, Next, Taken},
+    message::{ArchivedMessage, Message, Operation, Reply, Request},
+    transport::{Closed, Connection, Handler, Next, SendError, Taken},
 };
 
-use super::shell::Shell;
+use super::{shell::Shell, view::View};
+use crate::gateway::{After, Ask, Origin, Session};
 
 /// A native connection with more unanswered requests than this is not read from.
 const UNANSWERED_MAX: usize = 4096;
 
-/// What a client's connection leads to.
-pub(super) fn accepted(shell: &Rc<Shell>) -> Box<dyn Handler> {
-    Box::new(ClientHandler::Unknown(shell.clone()))
+/// What a client's connection leads to. `local`: the port that it chose.
+pub(super) fn accepted(shell: &Rc<Shell>, view: &Rc<View>, local: SocketAddr) -> Box<dyn Handler> {
+    Box::new(ClientHandler::Unknown { shell: shell.clone(), view: view.clone(), local })
 }
 
 enum ClientHandler {
-    Unknown(Rc<Shell>),
+    Unknown { shell: Rc<Shell>, view: Rc<View>, local: SocketAddr },
     Native(NativeHandler),
+    Resp(Rc<RespConnection>),
 }
 
 struct NativeHandler {
@@ -39,27 +46,127 @@ struct NativeState {
 
 impl Handler for ClientHandler {
     fn received(&mut self, connection: &Connection, input: &[u8]) -> Taken {
-        if let Self::Unknown(shell) = self {
+        if let Self::Unknown { shell, view, local } = self {
             let Some(&first) = input.first() else { return Taken::read_more(0, 0) };
-            if first == frame::MAGIC[0] {
-                *self = Self::Native(NativeHandler { shell: shell.clone(), state: Rc::default() });
+            *self = if first == frame::MAGIC[0] {
+                Self::Native(NativeHandler { shell: shell.clone(), state: Rc::default() })
             } else {
-                return Taken { consumed: 0, next: Next::Close };
-            }
+                Self::Resp(RespConnection::new(shell, view, connection, *local))
+            };
         }
         match self {
             Self::Native(native) => native.received(connection, input),
-            Self::Unknown(_) => unreachable!("decided above"),
+            Self::Resp(resp) => resp.received(input),
+            Self::Unknown { .. } => unreachable!("decided above"),
         }
     }
 
     fn input_ended(&mut self, connection: &Connection) {
         match self {
             Self::Native(native) => native.input_ended(connection),
-            Self::Unknown(_) => connection.finish(),
+            Self::Resp(resp) => resp.input_ended(),
+            Self::Unknown { .. } => connection.finish(),
+        }
+    }
+
+    fn closed(&mut self, connection: &Connection, _reason: Closed) {
+        if let Self::Resp(resp) = self {
+            resp.view.forget(connection.id());
         }
     }
 }
+
+/// A client that speaks RESP: its session, and the requests that the session asks.
+pub(super) struct RespConnection {
+    shell: Rc<Shell>,
+    view: Rc<View>,
+    connection: Connection,
+    session: RefCell<Session>,
+    /// Asked by the session, not yet by the machine.
+    asks: RefCell<VecDeque<Ask>>,
+    /// An answer may come while the request is being asked: the next one then waits for this loop, not for a deeper one.
+    asking: Cell<bool>,
+}
+
+impl RespConnection {
+    fn new(shell: &Rc<Shell>, view: &Rc<View>, connection: &Connection, local: SocketAddr) -> Rc<Self> {
+        let origin = Origin { id: view.next_client(), peer: connection.peer(), local, since: view.since() };
+        let resp = Rc::new(Self {
+            shell: shell.clone(),
+            view: view.clone(),
+            connection: connection.clone(),
+            session: RefCell::new(Session::new(origin, view.gateway_limits())),
+            asks: RefCell::default(),
+            asking: Cell::new(false),
+        });
+        view.remember(connection.id(), Rc::downgrade(&resp));
+        resp
+    }
+
+    fn received(self: &Rc<Self>, input: &[u8]) -> Taken {
+        let mut asks = Vec::new();
+        let mut taken = Taken { consumed: 0, next: Next::Close };
+        let sent = self.connection.send(|out| {
+            let before = self.session.borrow().commands();
+            taken = self.session.borrow_mut().receive(input, &*self.view, &mut asks, out);
+            self.view.count_commands(self.session.borrow().commands() - before);
+        });
+        match sent {
+            Ok(()) => self.ask(asks),
+            Err(SendError::Closed | SendError::Full) => taken.next = Next::Close,
+        }
+        taken
+    }
+
+    fn ask(self: &Rc<Self>, asks: Vec<Ask>) {
+        self.asks.borrow_mut().extend(asks);
+        if self.asking.replace(true) {
+            return;
+        }
+        loop {
+            let next = self.asks.borrow_mut().pop_front();
+            let Some(Ask { ticket, operation }) = next else { break };
+            let resp = self.clone();
+            let answered = move |reply: Reply| {
+                let mut asks = Vec::new();
+                let mut after = After::Nothing;
+                let sent = resp.connection.send(|out| {
+                    after = resp.session.borrow_mut().answered(ticket, reply.outcome, &mut asks, out);
+                });
+                if sent.is_err() {
+                    return;
+                }
+                match after {
+                    After::Nothing => {}
+                    After::Resume => resp.connection.resume(),
+                    After::Finish => resp.connection.finish(),
+                }
+                resp.ask(asks);
+            };
+            self.shell.request(request_for(operation), Box::new(answered));
+        }
+        self.asking.set(false);
+    }
+
+    fn input_ended(&self) {
+        if self.session.borrow_mut().input_ended() {
+            self.connection.finish();
+        }
+    }
+
+    /// A line of `CLIENT LIST`; `None` for the session that is being asked.
+    pub(super) fn describe(&self, view: &View) -> Option<String> {
+        self.session.try_borrow().ok().map(|session| session.describe(view))
+    }
+}
+
+/// A RESP client waits as long as the node's default says.
+fn request_for(operation: Operation) -> Request {
+    Request { id: 0, timeout_us: 0, hops: 0, operation }
+}
+
+/// A session that may have ended.
+pub(super) type WeakResp = Weak<RespConnection>;
 
 impl NativeHandler {
     fn received(&mut self, connection: &Connection, input: &[u8]) -> Taken {

@@ -17,7 +17,9 @@ use quorate_engine::{Config as StoreConfig, Sequence, Watermark, disk::dma::DmaD
 use quorate_net::{
     frame,
     id::{CoreId, Endpoint},
-    transport::{BindError, Limits, Link, Listener, ListenerOptions, MeshReceiver, MeshSeat, Sharing, Transport},
+    transport::{
+        BindError, Connection, Limits, Link, Listener, ListenerOptions, MeshReceiver, MeshSeat, Sharing, Transport,
+    },
 };
 
 use super::{
@@ -25,6 +27,7 @@ use super::{
     peers::{self, Identity},
     server::ServeError,
     shell::{Shell, random_u64},
+    view::View,
 };
 use crate::{
     config::{Cluster, Config},
@@ -64,6 +67,10 @@ pub(super) struct Signals {
     pub ready: AtomicU64,
     /// Each core's ticks: one that does not move has stopped.
     pub ticks: Vec<AtomicU64>,
+    /// Each core's count of keys.
+    pub keys: Vec<AtomicU64>,
+    /// Counts the node's client connections, so that each has a number of its own.
+    pub clients: AtomicU64,
 }
 
 /// Runs one core until it shall stop.
@@ -97,7 +104,7 @@ async fn serve(plan: CorePlan) -> Result<(), ServeError> {
     let Cluster { partitions, replicas, .. } = config.cluster;
     let identity = Identity { cluster, me, partitions, replicas };
     let links = connect_peers(&shell, &transport, &config, identity);
-    let serving = ports.serve(&shell, &transport, &config, identity);
+    let serving = ports.serve(&shell, &transport, &config, &signals, identity);
     signals.ready.fetch_add(1, Ordering::SeqCst);
     tick(&shell, &signals).await;
 
@@ -136,7 +143,14 @@ impl Ports {
         Ok(Self { own, shared, peers })
     }
 
-    fn serve(self, shell: &Rc<Shell>, transport: &Transport, config: &Config, identity: Identity) -> Vec<Task<()>> {
+    fn serve(
+        self,
+        shell: &Rc<Shell>,
+        transport: &Transport,
+        config: &Config,
+        signals: &Arc<Signals>,
+        identity: Identity,
+    ) -> Vec<Task<()>> {
         let options = |limits, connections_max, refusal| ListenerOptions {
             limits,
             connections_max,
@@ -149,11 +163,14 @@ impl Ports {
             self.peers.serve(transport.clone(), for_peers, move |_| peers::accepted(&accept, identity)),
         )];
         let client_limits = Limits { first_request_timeout: Some(FIRST_REQUEST_TIMEOUT), ..Limits::default() };
+        let view = View::new(shell, transport, config, signals);
         let refusal = b"-ERR max number of clients reached\r\n";
         let for_clients = options(client_limits, config.limits.connections as usize, refusal.as_slice());
         for listener in [self.own, self.shared] {
             let accept = shell.clone();
-            let serve = listener.serve(transport.clone(), for_clients, move |_| clients::accepted(&accept));
+            let (view, local) = (view.clone(), listener.address());
+            let accepted = move |_: &Connection| clients::accepted(&accept, &view, local);
+            let serve = listener.serve(transport.clone(), for_clients, accepted);
             tasks.push(spawn_local(serve));
         }
         tasks
@@ -223,10 +240,12 @@ async fn receive(shell: Rc<Shell>, receiver: MeshReceiver<Vec<u8>>) {
 
 /// Looks at deadlines until everything shall stop.
 async fn tick(shell: &Rc<Shell>, signals: &Signals) {
-    let mine = &signals.ticks[usize::from(shell.me().core.0)];
+    let core = usize::from(shell.me().core.0);
+    let (mine, keys) = (&signals.ticks[core], &signals.keys[core]);
     while !signals.stop.load(Ordering::Relaxed) {
         Timer::new(TICK).await;
         mine.fetch_add(1, Ordering::Relaxed);
+        keys.store(shell.look(|core| core.store().keys()), Ordering::Relaxed);
         shell.drive(|core, now, out| core.handle_timeout(now, out));
     }
 }

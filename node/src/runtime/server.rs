@@ -74,7 +74,8 @@ pub fn run(config: Config, stop: &AtomicBool, ready: impl FnOnce()) -> Result<()
     }
     let config = Arc::new(config);
     let cores = config.member().cores;
-    let signals = Arc::new(Signals { ticks: (0..cores).map(|_| AtomicU64::new(0)).collect(), ..Signals::default() });
+    let counters = || (0..cores).map(|_| AtomicU64::new(0)).collect();
+    let signals = Arc::new(Signals { ticks: counters(), keys: counters(), ..Signals::default() });
     let mut threads = Vec::new();
     for seat in MeshSeat::all(cores, MESH_CAPACITY) {
         let core = &config.cores[usize::from(seat.core().0)];

@@ -1,0 +1,143 @@
+//! What commands about the node itself are answered from: the core, its connections, the process.
+
+use std::{
+    cell::{Cell, RefCell},
+    collections::BTreeMap,
+    fs,
+    rc::Rc,
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant, SystemTime},
+};
+
+use quorate_net::{
+    id::{CoreId, NodeId},
+    message::ClusterMap,
+    transport::{ConnectionId, Transport},
+};
+
+use super::{clients::WeakResp, executor::Signals, shell::Shell};
+use crate::{
+    config::Config,
+    gateway::{Counters, GatewayLimits, NodeView},
+};
+
+/// One core's view of itself and of its node.
+pub(super) struct View {
+    shell: Rc<Shell>,
+    transport: Transport,
+    signals: Arc<Signals>,
+    map: ClusterMap,
+    cluster: u64,
+    replicas: u8,
+    value_bytes_max: usize,
+    connections_max: u64,
+    started: Instant,
+    sessions: RefCell<BTreeMap<ConnectionId, WeakResp>>,
+    commands: Cell<u64>,
+}
+
+impl View {
+    pub(super) fn new(shell: &Rc<Shell>, transport: &Transport, config: &Config, signals: &Arc<Signals>) -> Rc<Self> {
+        Rc::new(Self {
+            shell: shell.clone(),
+            transport: transport.clone(),
+            signals: signals.clone(),
+            map: shell.look(|core| core.ring().cluster_map()),
+            cluster: config.cluster_hash(),
+            replicas: config.cluster.replicas,
+            value_bytes_max: config.limits.value as usize,
+            connections_max: config.limits.connections.into(),
+            started: Instant::now(),
+            sessions: RefCell::default(),
+            commands: Cell::new(0),
+        })
+    }
+
+    pub(super) fn gateway_limits(&self) -> GatewayLimits {
+        GatewayLimits::for_values(self.value_bytes_max)
+    }
+
+    pub(super) fn next_client(&self) -> u64 {
+        self.signals.clients.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    pub(super) fn since(&self) -> Duration {
+        self.now_unix()
+    }
+
+    pub(super) fn remember(&self, connection: ConnectionId, session: WeakResp) {
+        self.sessions.borrow_mut().insert(connection, session);
+    }
+
+    pub(super) fn forget(&self, connection: ConnectionId) {
+        self.sessions.borrow_mut().remove(&connection);
+    }
+
+    pub(super) fn count_commands(&self, more: u64) {
+        self.commands.set(self.commands.get() + more);
+    }
+}
+
+impl NodeView for View {
+    fn endpoint(&self) -> (NodeId, CoreId) {
+        (self.shell.me().node, self.shell.me().core)
+    }
+
+    fn cluster_id(&self) -> u64 {
+        self.cluster
+    }
+
+    fn map(&self) -> &ClusterMap {
+        &self.map
+    }
+
+    fn now_unix(&self) -> Duration {
+        SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+    }
+
+    fn keys(&self) -> u64 {
+        let here: u64 = self.signals.keys.iter().map(|keys| keys.load(Ordering::Relaxed)).sum();
+        let nodes = self.map.nodes.len() as u64;
+        here * nodes / u64::from(self.replicas).min(nodes)
+    }
+
+    fn counters(&self) -> Counters {
+        let statistics = self.transport.statistics();
+        let (cpu_user, cpu_system) = cpu_time();
+        Counters {
+            process_id: std::process::id(),
+            uptime: self.started.elapsed(),
+            connections: self.sessions.borrow().len() as u64,
+            connections_max: self.connections_max,
+            connections_accepted: statistics.opened,
+            connections_refused: statistics.refused,
+            commands: self.commands.get(),
+            bytes_read: statistics.bytes_read,
+            bytes_written: statistics.bytes_written,
+            memory_bytes: resident_bytes(),
+            cpu_user,
+            cpu_system,
+        }
+    }
+
+    fn other_clients(&self) -> Vec<String> {
+        let sessions: Vec<_> = self.sessions.borrow().values().filter_map(WeakResp::upgrade).collect();
+        sessions.iter().filter_map(|session| session.describe(self)).collect()
+    }
+}
+
+/// The process's memory, as the kernel counts it; 0 when it does not say.
+fn resident_bytes() -> u64 {
+    let pages = fs::read_to_string("/proc/self/statm").ok().and_then(|text| text.split(' ').nth(1)?.parse().ok());
+    pages.unwrap_or(0u64) * 4096
+}
+
+/// The process's CPU time in user mode and in the kernel.
+fn cpu_time() -> (Duration, Duration) {
+    let text = fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    // The process's name, in parentheses, may hold blanks.
+    let mut fields = text.rsplit(") ").next().unwrap_or_default().split(' ').skip(11);
+    // Clock ticks are hundredths of a second on every Linux that runs this.
+    let mut next = || fields.next().and_then(|ticks| ticks.parse().ok()).map(|t: u64| Duration::from_millis(t * 10));
+    (next().unwrap_or_default(), next().unwrap_or_default())
+}
