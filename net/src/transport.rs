@@ -46,7 +46,7 @@ pub struct Limits {
     /// Bytes of one incomplete request that are kept. More ends the connection.
     pub input_bytes_max: usize,
     /// Unwritten bytes above which no more requests are read, so that a client that pipelines without reading stalls
-    /// itself. Typical: 16 MiB.
+    /// itself. Not with [`WhenFull::Refuse`]. Typical: 16 MiB.
     pub output_pause_bytes: usize,
     /// Unwritten bytes above which `when_full` applies. One message may go past it.
     pub output_bytes_max: usize,
@@ -79,7 +79,7 @@ impl Default for Limits {
 pub enum WhenFull {
     /// The connection ends: for clients, who must not miss an answer.
     Close,
-    /// The message is refused, the connection goes on: for peers, whose messages may be lost anyhow.
+    /// The message is refused, the connection goes on and is always read: for peers, whose messages may be lost anyhow.
     Refuse,
 }
 

@@ -333,8 +333,10 @@ impl Connection {
     /// unread.
     fn poll_may_read(&self, cx: &Context<'_>) -> Poll<()> {
         let open = self.0.state.get() == State::Open;
-        let held = self.0.paused.get() || self.unwritten_bytes() > self.0.limits.output_pause_bytes;
-        if open && held {
+        // Two peers that stopped reading because of what the other had not read would wait for each other.
+        let unread =
+            self.0.limits.when_full == WhenFull::Close && self.unwritten_bytes() > self.0.limits.output_pause_bytes;
+        if open && (self.0.paused.get() || unread) {
             self.0.reader.set(Some(cx.waker().clone()));
             return Poll::Pending;
         }

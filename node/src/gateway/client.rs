@@ -56,12 +56,12 @@ impl Client {
 
     /// Whether a command may be done now. Those that a client sent as a transaction are not done one by one when it was
     /// refused: the client's program believes that either all or none are.
-    pub(super) fn admit(&mut self, spec: &Spec, now: Duration) -> Result<(), String> {
+    pub(super) fn admit(&mut self, spec: &Spec, node: &dyn NodeView) -> Result<(), String> {
         let Some(since) = self.refused_multi else { return Ok(()) };
         if matches!(spec.name, "exec" | "discard" | "quit" | "reset") {
             return Ok(());
         }
-        if now.saturating_sub(since) < REFUSED_TRANSACTION {
+        if node.now_unix().saturating_sub(since) < REFUSED_TRANSACTION {
             return Err(format!("ERR nothing was done, since this came within a transaction, and {NO_MULTI}"));
         }
         self.refused_multi = None;

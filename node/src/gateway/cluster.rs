@@ -6,7 +6,7 @@
 //!
 //! Not here: the ring itself (`ring`).
 
-use std::fmt::Write as _;
+use std::{collections::BTreeMap, fmt::Write as _};
 
 use quorate_net::{
     id::{CoreId, NodeId},
@@ -84,16 +84,20 @@ fn ranges(map: &ClusterMap) -> Vec<Range> {
 fn write_slots(node: &dyn NodeView, writer: &mut Writer<'_>) {
     let map = node.map();
     let ranges = ranges(map);
+    // There are as many ranges as partitions, and few owners: each is spelled once.
+    let mut spelled = BTreeMap::<Owner, String>::new();
     writer.array(ranges.len());
     for range in ranges {
         writer.array(2 + range.owners.len());
         writer.integer(i64::from(range.first));
         writer.integer(i64::from(range.last));
         for (index, core) in range.owners {
+            let id =
+                spelled.entry((index, core)).or_insert_with(|| core_id(node.cluster_id(), map.nodes[index].id, core));
             writer.array(4);
             writer.bulk(map.nodes[index].address.as_bytes());
             writer.integer(i64::from(core_port(map, index, core.0)));
-            writer.bulk(core_id(node.cluster_id(), map.nodes[index].id, core).as_bytes());
+            writer.bulk(id.as_bytes());
             writer.array(0);
         }
     }
@@ -102,7 +106,7 @@ fn write_slots(node: &dyn NodeView, writer: &mut Writer<'_>) {
 /// Ranges with the same owners, in the same order, are one shard.
 fn write_shards(node: &dyn NodeView, writer: &mut Writer<'_>) {
     let map = node.map();
-    let mut shards = std::collections::BTreeMap::<Vec<Owner>, Vec<(u16, u16)>>::new();
+    let mut shards = BTreeMap::<Vec<Owner>, Vec<(u16, u16)>>::new();
     for range in ranges(map) {
         shards.entry(range.owners).or_default().push((range.first, range.last));
     }

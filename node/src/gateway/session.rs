@@ -159,7 +159,7 @@ fn handle(
     out: &mut Vec<u8>,
 ) {
     client.commands += 1;
-    let found = command::find(command).and_then(|spec| client.admit(spec, node.now_unix()).map(|()| spec));
+    let found = command::find(command).and_then(|spec| client.admit(spec, node).map(|()| spec));
     let spec = match found {
         Ok(spec) => spec,
         Err(refusal) => return line.write(client.protocol, out, |writer| writer.error(&refusal)),
