@@ -29,7 +29,7 @@ use signal_hook::{
 
 use crate::{
     failure::{Failure, failed},
-    nodes, ports,
+    nodes, pid_file, ports,
 };
 
 /// A large data directory may take a while to open.
@@ -75,7 +75,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let wanted = Wanted { nodes: args.nodes, cores: args.cores, address: args.address, port_base: args.port_base };
     let layout = Layout::prepare(directory, &wanted)?;
     for member in layout.members() {
-        layout.check_not_running(member)?;
+        pid_file::check_not_running(&layout.config(member.id))?;
         ports::check(member)?;
     }
     let mut processes = Processes::start(&layout)?;

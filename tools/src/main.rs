@@ -14,6 +14,7 @@ mod nodes;
 mod pid_file;
 mod ports;
 mod probe;
+mod rehome;
 mod resp;
 mod serve;
 mod status;
@@ -34,6 +35,7 @@ struct Cli {
 enum Command {
     Dev(dev::Args),
     Serve(serve::Args),
+    Rehome(rehome::Args),
     Status(status::Args),
     Get(data::GetArgs),
     Put(data::PutArgs),
@@ -45,6 +47,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Dev(args) => dev::run(&args),
         Command::Serve(args) => serve::run(&args),
+        Command::Rehome(args) => rehome::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Get(args) => data::get(&args),
         Command::Put(args) => data::put(&args),

@@ -22,10 +22,7 @@ pub(crate) struct PidFile {
 impl PidFile {
     /// Says that this process serves `config`.
     pub(crate) fn claim(config: &Path) -> Result<Self, Failure> {
-        if let Some(pid) = running(config) {
-            let (shown, pid) = (config.display(), pid.as_raw_nonzero());
-            return Err(failed(format!("{shown} is served already, by process {pid}; stop it first: kill {pid}")));
-        }
+        check_not_running(config)?;
         let path = path_of(config);
         // Renamed into place, so that nobody reads half a number.
         let temporary = path.with_file_name(format!("pid.{}", getpid().as_raw_nonzero()));
@@ -49,6 +46,13 @@ impl Drop for PidFile {
 pub(crate) fn running(config: &Path) -> Option<Pid> {
     let pid = read(&path_of(config))?;
     (pid != getpid() && serves(pid, config)).then_some(pid)
+}
+
+/// An error that names the process that serves `config`, if one does.
+pub(crate) fn check_not_running(config: &Path) -> Result<(), Failure> {
+    let Some(pid) = running(config) else { return Ok(()) };
+    let (shown, pid) = (config.display(), pid.as_raw_nonzero());
+    Err(failed(format!("{shown} is served already, by process {pid}; stop it first: kill {pid}")))
 }
 
 fn path_of(config: &Path) -> PathBuf {

@@ -90,13 +90,6 @@ impl Layout {
         pid_file::running(&self.config(node))
     }
 
-    pub(super) fn check_not_running(&self, member: &Member) -> Result<(), Failure> {
-        match self.running(member.id) {
-            None => Ok(()),
-            Some(pid) => Err(already_running(&self.node(member.id), pid)),
-        }
-    }
-
     fn node(&self, node: NodeId) -> PathBuf {
         self.directory.join(format!("node-{node}"))
     }
@@ -124,9 +117,7 @@ pub(super) fn remove(directory: &Path) -> Result<(), Failure> {
     let nodes = node_directories(directory)?;
     // First all checks, so that an error leaves everything as it was.
     for node in &nodes {
-        if let Some(pid) = pid_file::running(&node.join("config.toml")) {
-            return Err(already_running(node, pid));
-        }
+        pid_file::check_not_running(&node.join("config.toml"))?;
     }
     for node in nodes {
         let config = node.join("config.toml");
@@ -283,11 +274,6 @@ fn quoted(text: &str) -> String {
 
 fn make_directory(path: &Path) -> Result<(), Failure> {
     fs::create_dir_all(path).map_err(|error| cannot("make", path, &error))
-}
-
-fn already_running(node: &Path, pid: Pid) -> Failure {
-    let pid = pid.as_raw_nonzero();
-    failed(format!("{} is served already, by process {pid}; stop it first: kill {pid}", node.display()))
 }
 
 fn cannot(what: &str, path: &Path, error: &std::io::Error) -> Failure {
