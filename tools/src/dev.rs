@@ -150,10 +150,10 @@ fn client_addresses(member: &Member) -> impl Iterator<Item = std::net::SocketAdd
 fn print_ready(layout: &Layout, temporary: bool) {
     let (cluster, members) = (layout.cluster(), layout.members());
     let first = &members[0];
-    let cores = if first.cores == 1 { "1 core".to_owned() } else { format!("{} cores", first.cores) };
     println!(
-        "Quorate: {} nodes of {cores} are up (N={}, R={}, W={}).\n",
-        members.len(),
+        "Quorate: {} of {} up (N={}, R={}, W={}).\n",
+        counted(members.len(), "node"),
+        counted(first.cores.into(), "core"),
         cluster.replicas,
         cluster.read_quorum,
         cluster.write_quorum
@@ -179,6 +179,10 @@ fn print_ready(layout: &Layout, temporary: bool) {
     let kept = if temporary { "temporary: removed at the end" } else { "kept for the next start" };
     println!("Its files:    {} ({kept})", layout.directory().display());
     println!("Stop it:      Ctrl-C");
+}
+
+fn counted(number: usize, what: &str) -> String {
+    if number == 1 { format!("1 {what}") } else { format!("{number} {what}s") }
 }
 
 /// Tells of nodes that died, until it is told to stop.

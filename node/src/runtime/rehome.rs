@@ -99,17 +99,25 @@ async fn copy(config: &Config) -> Result<Report, ServeError> {
     remove_directory(&work).map_err(io)?;
     let cores = config.member().cores;
     let mut old = Vec::new();
-    for path in core_directories(&config.data).map_err(io)? {
-        old.push(open(config, &path).await?);
-    }
     let mut before = None;
-    for side in &old {
+    for path in core_directories(&config.data).map_err(io)? {
+        let side = open(config, &path).await?;
         let layout = stored_layout(&side.store).await.map_err(io)?;
         let layout = layout.ok_or_else(|| io(io::Error::other("a core's directory holds no finished store")))?;
         if layout.cluster != config.cluster_hash() || layout.me.node != config.node {
-            return Err(ServeError::Start { data: config.data.clone(), error: StartError::OtherOwner(layout.me) });
+            return Err(ServeError::Start { data: path, error: StartError::OtherOwner(layout.me) });
         }
-        before = Some(layout.cores);
+        // Core 0 is there for any number of cores, so its store knows how many there are.
+        if layout.me.core.0 < *before.get_or_insert(layout.cores) {
+            old.push(side);
+            continue;
+        }
+        // A start with more cores made it before core 0 refused; nothing can have been written since.
+        if side.store.keys() > 0 {
+            let message = format!("{} holds data beyond the {before:?} cores of core 0", path.display());
+            return Err(io(io::Error::other(message)));
+        }
+        side.store.close().await;
     }
     if before.is_none() || before == Some(cores) {
         close(&old).await;
