@@ -88,6 +88,18 @@ proptest! {
     }
 
     #[test]
+    fn tokens_in_a_row_are_of_distinct_nodes_and_racks(members in members(), replicas in 1..6_u8) {
+        let owning = members.iter().filter(|member| member.weight > 0.0).collect::<Vec<_>>();
+        let racks = owning.iter().map(|member| &member.rack).collect::<BTreeSet<_>>().len();
+        let copies = owning.len().min(replicas.into());
+        for row in tokens(512, replicas, &members).windows(copies) {
+            prop_assert_eq!(row.iter().collect::<BTreeSet<_>>().len(), copies, "{:?}", row);
+            let met = row.iter().map(|node| &members[*node].rack).collect::<BTreeSet<_>>().len();
+            prop_assert_eq!(met, racks.min(copies), "{:?} of {:?}", row, members);
+        }
+    }
+
+    #[test]
     fn the_order_of_the_members_does_not_matter(members in members().prop_shuffle(), replicas in 1..5_u8) {
         let given = ring(256, replicas, &members);
         let mut sorted = members;
@@ -147,6 +159,7 @@ fn shares_are_what_distinct_nodes_and_racks_allow() {
         3,
         &[2.0 / 9.0, 1.0 / 3.0, 2.0 / 9.0, 2.0 / 9.0, 0.0],
     );
+    check(&[(1.0, "a"), (9.0, "a"), (1.0, "a"), (1.0, "a")], 2, &[1.0 / 6.0, 0.5, 1.0 / 6.0, 1.0 / 6.0]);
     // Three racks for three copies: each rack has one, whatever it weighs.
     check(&[(1.0, "a"), (1.0, "a"), (1.0, "b"), (1.0, "c")], 3, &[1.0 / 6.0, 1.0 / 6.0, 1.0 / 3.0, 1.0 / 3.0]);
     // Two racks for three copies: the small one has one of them.

@@ -129,24 +129,26 @@ fn each_unsynced_sector_is_lost_or_kept_or_zeroed() {
 }
 
 #[test]
-fn a_sync_does_not_cover_a_write_that_ends_later() {
-    let mut torn = 0;
-    for seed in 0..100 {
-        let mut bench = Bench::new(seed);
-        bench.run(|disk| async move {
-            let file = Rc::new(durable_file(&disk, "a", 1).await);
-            // A slow write that is under way when the sync starts.
-            disk.set_slowness(1000);
-            let mut write = Box::pin(file.write(filled(&disk, 1, 2), 0));
-            assert!(futures_lite::future::poll_once(&mut write).await.is_none());
-            disk.set_slowness(1);
-            file.sync().await.unwrap();
-            write.await.unwrap();
-        });
-        bench.crash();
-        torn += u32::from(bench.sectors("a") != [2; SECTORS]);
+fn a_sync_does_not_cover_a_write_that_ends_after_its_start() {
+    // The write ends while the sync is under way, or after it.
+    for (write_slowness, sync_slowness) in [(1, 1000), (1000, 1)] {
+        let mut torn = 0;
+        for seed in 0..100 {
+            let mut bench = Bench::new(seed);
+            bench.run(|disk| async move {
+                let file = durable_file(&disk, "a", 1).await;
+                disk.set_slowness(write_slowness);
+                let mut write = Box::pin(file.write(filled(&disk, 1, 2), 0));
+                assert!(futures_lite::future::poll_once(&mut write).await.is_none());
+                disk.set_slowness(sync_slowness);
+                file.sync().await.unwrap();
+                write.await.unwrap();
+            });
+            bench.crash();
+            torn += u32::from(bench.sectors("a") != [2; SECTORS]);
+        }
+        assert!(torn > 50, "{torn} of 100");
     }
-    assert!(torn > 50, "{torn} of 100");
 }
 
 #[test]
@@ -208,6 +210,44 @@ fn a_directory_sync_covers_the_changes_before_it_alone() {
         bench.crash();
         assert_eq!(bench.sectors("b"), [1; SECTORS]);
         assert!(bench.disk.contents("a").is_none());
+    }
+}
+
+#[test]
+fn a_directory_sync_does_not_cover_a_change_after_its_start() {
+    let mut undone = 0;
+    for seed in 0..50 {
+        let mut bench = Bench::new(seed);
+        bench.run(|disk| async move {
+            durable_file(&disk, "a", 1).await;
+            disk.rename("a", "b").await.unwrap();
+            disk.set_slowness(1000);
+            let mut sync = Box::pin(disk.sync_directory());
+            assert!(futures_lite::future::poll_once(&mut sync).await.is_none());
+            disk.set_slowness(1);
+            disk.rename("b", "c").await.unwrap();
+            sync.await.unwrap();
+        });
+        bench.crash();
+        undone += u32::from(bench.disk.contents("b").is_some());
+        assert!(bench.disk.contents("a").is_none());
+    }
+    assert!((10..40).contains(&undone), "{undone} of 50");
+}
+
+#[test]
+fn a_durable_write_makes_the_length_that_it_needs_durable() {
+    for seed in 0..50 {
+        let mut bench = Bench::new(seed);
+        bench.run(|disk| async move {
+            durable_file(&disk, "a", 4).await;
+            let file = disk.open("a", true).await.unwrap();
+            file.truncate(BLOCK as u64).await.unwrap();
+            file.allocate(6 * BLOCK as u64).await.unwrap();
+            file.write(filled(&disk, 1, 2), 3 * BLOCK as u64).await.unwrap();
+        });
+        bench.crash();
+        assert_eq!(bench.sectors("a")[3 * SECTORS..4 * SECTORS], [2; SECTORS], "seed {seed}");
     }
 }
 
