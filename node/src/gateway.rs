@@ -86,6 +86,8 @@ pub trait NodeView {
     fn keys(&self) -> u64;
     /// What was counted.
     fn counters(&self) -> Counters;
+    /// This core's own figures, by name: the machine's and its store's.
+    fn figures(&self) -> Vec<(&'static str, u64)>;
     /// The lines of this core's other sessions, see [`Session::describe`].
     fn other_clients(&self) -> Vec<String>;
 }

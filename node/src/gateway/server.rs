@@ -163,7 +163,7 @@ fn matches_pattern(pattern: &[u8], name: &[u8]) -> bool {
 /// A section of `INFO`, in the order in which Redis has them.
 type Section = (&'static str, fn(&dyn NodeView) -> String);
 
-const SECTIONS: [Section; 8] = [
+const SECTIONS: [Section; 9] = [
     ("server", info_server),
     ("clients", info_clients),
     ("memory", info_memory),
@@ -172,6 +172,7 @@ const SECTIONS: [Section; 8] = [
     ("replication", |_| "role:master\r\nconnected_slaves:0\r\nmaster_repl_offset:0\r\n".to_owned()),
     ("cpu", info_cpu),
     ("cluster", |_| "cluster_enabled:1\r\n".to_owned()),
+    ("quorate", info_quorate),
 ];
 
 pub(super) fn info(_: &mut Client, command: Command<'_>, node: &dyn NodeView, writer: &mut Writer<'_>) {
@@ -254,6 +255,13 @@ fn info_cpu(node: &dyn NodeView) -> String {
         counters.cpu_system.as_secs_f64(),
         counters.cpu_user.as_secs_f64()
     )
+}
+
+fn info_quorate(node: &dyn NodeView) -> String {
+    node.figures().into_iter().fold(String::new(), |mut lines, (name, figure)| {
+        let _ = write!(lines, "{name}:{figure}\r\n");
+        lines
+    })
 }
 
 fn info_keyspace(node: &dyn NodeView) -> String {

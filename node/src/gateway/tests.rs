@@ -55,6 +55,10 @@ impl NodeView for Node {
     fn counters(&self) -> Counters {
         Counters { process_id: 9, connections_max: 1000, uptime: Duration::from_secs(90_000), ..Counters::default() }
     }
+    fn figures(&self) -> Vec<(&'static str, u64)> {
+        vec![("store_commits", 7)]
+    }
+
     fn other_clients(&self) -> Vec<String> {
         vec!["id=8 addr=other".to_owned()]
     }

@@ -73,6 +73,11 @@ impl Shell {
         look(&self.core.borrow())
     }
 
+    /// Messages that could not be sent.
+    pub(super) fn unsent(&self) -> u64 {
+        self.unsent.get()
+    }
+
     /// Hands an event to the machine, then does what it asks.
     pub(super) fn drive(self: &Rc<Self>, event: impl FnOnce(&mut Core<DmaDisk>, Now, &mut Vec<Effect>)) {
         let mut effects = self.effects.take();

@@ -120,6 +120,47 @@ impl NodeView for View {
         }
     }
 
+    fn figures(&self) -> Vec<(&'static str, u64)> {
+        let (core, queue, store) =
+            self.shell.look(|core| (core.statistics(), core.queue_length(), core.store().statistics()));
+        vec![
+            ("gets", core.gets),
+            ("puts", core.puts),
+            ("forwarded", core.forwarded),
+            ("replicated", core.replicated),
+            ("probed", core.probed),
+            ("put_loads", core.put_loads),
+            ("get_loads", core.get_loads),
+            ("divergent_gets", core.divergent),
+            ("failures", core.failures),
+            ("overloads", core.overloads),
+            ("actor_renewals", core.actor_renewals),
+            ("malformed", core.malformed),
+            ("queue_length", queue as u64),
+            ("messages_unsent", self.shell.unsent()),
+            ("store_keys", store.keys),
+            ("store_index_bytes", store.index_bytes),
+            ("store_cache_bytes", store.cache_bytes),
+            ("store_live_bytes", store.live_bytes),
+            ("store_records", store.records),
+            ("store_record_bytes", store.record_bytes),
+            ("store_commits", store.commits),
+            ("store_log_bytes", store.log_bytes),
+            ("store_compaction_bytes", store.compaction_bytes),
+            ("store_checkpoint_bytes", store.checkpoint_bytes),
+            ("store_prepared_bytes", store.prepared_bytes),
+            ("store_disk_reads", store.disk_reads),
+            ("store_cache_hits", store.cache_hits),
+            ("store_pending_hits", store.pending_hits),
+            ("store_segments", store.segments),
+            ("store_segments_free", store.segments_free),
+            ("store_segment_bytes", store.segment_bytes),
+            ("store_queued_bytes", store.queued_bytes),
+            ("store_full", store.full),
+            ("store_damaged", store.damaged),
+        ]
+    }
+
     fn other_clients(&self) -> Vec<String> {
         let sessions: Vec<_> = self.sessions.borrow().values().filter_map(WeakResp::upgrade).collect();
         sessions.iter().filter_map(|session| session.describe(self)).collect()
