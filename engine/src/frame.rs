@@ -123,7 +123,10 @@ impl Header {
         let sound = number::<4>(bytes, 60) == salt.checksum(offset, &bytes[..60]).into()
             && number::<2>(bytes, 4) == u64::from(VERSION)
             && header.generation == generation
-            && header.offset == offset;
+            && header.offset == offset
+            // No segment is as long: what adds such figures up must not overflow.
+            && header.payload < 1 << 28
+            && header.offset < 1 << 28;
         sound.then_some(header)
     }
 }

@@ -238,7 +238,7 @@ pub(crate) async fn open<D: Disk>(
     let hot_number = replay_stream(&mut replay, &space, Stream::Hot, begin.hot).await?;
     let survivors_number = replay_stream(&mut replay, &space, Stream::Survivors, begin.survivors).await?;
     let Replay { index, damage, last_sequence, mut report, .. } = replay;
-    account(&mut space, &index);
+    let tombstones = account(&mut space, &index, &*versions);
     report.keys = index.len();
     report.damaged = damage.len() as u64;
 
@@ -250,7 +250,8 @@ pub(crate) async fn open<D: Disk>(
     let counters = Counters::default();
     counters.damaged.set(report.damaged);
     let cache = Cache::new(config.cache_bytes);
-    let state = State { index, cache, log, space, last_sequence, survivors, damage: VecDeque::from(damage) };
+    let state =
+        State { index, cache, log, space, last_sequence, tombstones, survivors, damage: VecDeque::from(damage) };
     let shared = Rc::new(Shared {
         disk,
         store: config.store,
@@ -315,14 +316,16 @@ fn segments_from<D: Disk>(space: &Space<D>, stream: Stream, generation: u64) -> 
     segments
 }
 
-/// Counts what the index points at; a segment that it does not point into is free.
-fn account<D: Disk>(space: &mut Space<D>, index: &Index) {
+/// Counts what the index points at; a segment that it does not point into is free. Gives the number of tombstones.
+fn account<D: Disk>(space: &mut Space<D>, index: &Index, versions: &dyn Versions) -> u64 {
+    let mut tombstones = 0;
     for slot in &mut space.slots {
         slot.state = space::State::Sealed;
     }
     for partition in 0..index.partitions() {
         for listed in index.entries(partition, 0, 0) {
             space.gain(listed.entry.place);
+            tombstones += u64::from(versions.is_tombstone(listed.entry.summary));
         }
     }
     for slot in 0..space.slots.len() as u32 {
@@ -331,6 +334,7 @@ fn account<D: Disk>(space: &mut Space<D>, index: &Index) {
             space.free.push_back(slot);
         }
     }
+    tombstones
 }
 
 /// Where this opening's log begins.

@@ -122,3 +122,129 @@ pub fn judge(sightings: &[Sighting], start: u32, expected: Option<u64>) -> Judge
     }
     judged
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        record::{self, Head},
+        segment::{START, Stream},
+    };
+    use proptest::prelude::*;
+
+    const SALT_OF: u64 = 3;
+
+    /// A segment's bytes behind its header: frames with the given `durable_upto`, each of one record, the numbers from 1 on.
+    fn log(durable: &[u64], last: bool) -> Vec<u8> {
+        let salt = Salt::new(9, SALT_OF);
+        let mut bytes = vec![0; 64 * BLOCK];
+        let mut at = 0;
+        for (i, durable_upto) in durable.iter().enumerate() {
+            let payload = record::length(3, 100 + i * 3000);
+            let header = Header {
+                generation: SALT_OF,
+                number: i as u64 + 1,
+                durable_upto: *durable_upto,
+                offset: START + at as u32,
+                payload: payload as u32,
+                records: 1,
+                ordinal: i as u32,
+                last_sequence: i as u64 + 1,
+                last: last && i + 1 == durable.len(),
+                stream: Stream::Hot,
+            };
+            header.write(&mut bytes[at..], salt);
+            let head = Head { partition: 0, sequence: i as u64 + 1, stable_hash: 0 };
+            let begin = at + frame::HEADER;
+            let body = vec![i as u8; 100 + i * 3000];
+            record::write(&mut bytes[begin..begin + payload], head, b"key", &[&body], salt, START + begin as u32);
+            at += header.frame_length();
+        }
+        bytes
+    }
+
+    fn judged(bytes: &[u8]) -> Judged {
+        judge(&survey(bytes, START, SALT_OF, Salt::new(9, SALT_OF)), START, None)
+    }
+
+    fn bad(judged: &Judged) -> Vec<(u64, bool)> {
+        let number = |step: &Step| if let Step::Bad(bad) = step { Some((bad.number, bad.acknowledged)) } else { None };
+        judged.steps.iter().filter_map(number).collect()
+    }
+
+    #[test]
+    fn a_whole_log_is_taken() {
+        let judged = judged(&log(&[0, 1, 2, 3], true));
+        assert_eq!(judged.steps, [Step::Take(0), Step::Take(1), Step::Take(2), Step::Take(3)]);
+        assert!(judged.ended && judged.next_number == Some(5));
+        assert_eq!(self::judged(&vec![0; 8 * BLOCK]).next_number, None);
+    }
+
+    #[test]
+    fn a_bad_frame_is_torn_unless_a_later_one_knew_it_durable() {
+        // Frame 2 begins in the second block and is one block long.
+        for rotten in [BLOCK + 8, BLOCK + 90] {
+            let mut torn = log(&[0, 0, 1, 1], false);
+            torn[rotten] ^= 1;
+            assert_eq!(bad(&judged(&torn)), [(2, false)], "flip at {rotten}");
+            let mut corrupt = log(&[0, 1, 1, 2], false);
+            corrupt[rotten] ^= 1;
+            assert_eq!(bad(&judged(&corrupt)), [(2, true)], "flip at {rotten}");
+        }
+    }
+
+    #[test]
+    fn the_first_frame_of_a_segment_is_no_exception() {
+        let mut bytes = log(&[0, 0, 0], false);
+        bytes[..BLOCK].fill(0);
+        assert_eq!(bad(&judged(&bytes)), [(1, false)]);
+        let mut bytes = log(&[0, 1, 1], false);
+        bytes[..BLOCK].fill(0);
+        assert_eq!(bad(&judged(&bytes)), [(1, true)]);
+    }
+
+    #[test]
+    fn nothing_counts_behind_the_frame_that_ends_a_segment() {
+        let mut bytes = log(&[0, 1, 2], false);
+        let end = Header {
+            last: true,
+            payload: 0,
+            records: 0,
+            ..survey(&bytes, START, SALT_OF, Salt::new(9, SALT_OF))[1].header
+        };
+        end.write(&mut bytes[BLOCK..], Salt::new(9, SALT_OF));
+        let judged = judged(&bytes);
+        assert_eq!(judged.steps, [Step::Take(0), Step::Take(1)]);
+        assert!(judged.ended);
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_judged(bytes in prop::collection::vec(any::<u8>(), 0..4 * BLOCK)) {
+            prop_assert!(judged(&bytes).steps.is_empty());
+        }
+
+        #[test]
+        fn a_damaged_log_never_gives_a_record_that_was_not_written(
+            durable in prop::collection::vec(0..4_u64, 1..6),
+            flips in prop::collection::vec((0..8 * BLOCK, any::<u8>()), 0..20),
+        ) {
+            let whole = log(&durable, false);
+            let mut bytes = whole.clone();
+            for (at, with) in flips {
+                bytes[at] ^= with;
+            }
+            let salt = Salt::new(9, SALT_OF);
+            let sightings = survey(&bytes, START, SALT_OF, salt);
+            for step in judge(&sightings, START, None).steps {
+                let Step::Take(k) = step else { continue };
+                let header = &sightings[k].header;
+                let at = (header.offset - START) as usize;
+                for (_, _, record) in frame::records(header, &bytes[at..]) {
+                    let wanted = frame::records(header, &whole[at..]).next().map(|(_, _, record)| record);
+                    prop_assert_eq!(Some(record), wanted);
+                }
+            }
+        }
+    }
+}

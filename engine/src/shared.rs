@@ -69,6 +69,8 @@ pub(crate) struct State<D: Disk> {
     pub(crate) space: Space<D>,
     /// The highest sequence given out.
     pub(crate) last_sequence: u64,
+    /// Keys in the index whose version is nothing but tombstones.
+    pub(crate) tombstones: u64,
     /// Every copy of compaction before this is in the index.
     pub(crate) survivors: Position,
     pub(crate) damage: VecDeque<Damage>,

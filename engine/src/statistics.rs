@@ -16,6 +16,8 @@ macro_rules! counters {
             $($(#[$doc])* pub $name: u64,)*
             /// Keys in the index, tombstones included.
             pub keys: u64,
+            /// How many of them are tombstones.
+            pub tombstones: u64,
             /// Bytes of RAM that the index takes.
             pub index_bytes: u64,
             /// Bytes of records that the index points at.

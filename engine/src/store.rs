@@ -219,9 +219,11 @@ impl<D: Disk> Store<D> {
         let place = state.log.push(head, append.key, append.body, length);
         let hash = state.index.hash(append.key);
         let old = state.index.insert(append.partition, &hash, place, append.summary, &*shared.versions);
+        state.tombstones += u64::from(shared.versions.is_tombstone(append.summary));
         state.space.gain(place);
         state.space.clock += length as u64;
         if let Some(old) = old {
+            state.tombstones -= u64::from(shared.versions.is_tombstone(old.summary));
             state.space.lose(old.place, sequence);
             // What is read often is replaced; what is only written does not push it out.
             if state.cache.find(append.partition, &hash, append.key, old.summary).is_some()
@@ -381,6 +383,7 @@ impl<D: Disk> Store<D> {
         self.shared.counters.copy(&mut statistics);
         let state = &*self.shared.state.borrow();
         statistics.keys = state.index.len();
+        statistics.tombstones = state.tombstones;
         statistics.index_bytes = state.index.memory_bytes();
         statistics.live_bytes = state.space.live;
         statistics.queued_bytes = state.log.queued() as u64;
@@ -402,6 +405,13 @@ impl<D: Disk> Store<D> {
     #[must_use]
     pub fn keys(&self) -> u64 {
         self.shared.state.borrow().index.len()
+    }
+
+    /// Keys in the index that are not tombstones.
+    #[must_use]
+    pub fn live_keys(&self) -> u64 {
+        let state = self.shared.state.borrow();
+        state.index.len() - state.tombstones
     }
 
     /// Looks at the index: Merkle roots, leaves, the keys of a leaf. `look` must not call the store.

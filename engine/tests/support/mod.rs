@@ -281,6 +281,9 @@ impl World {
                 .sum()
         });
         assert_eq!(store.statistics().live_bytes, pointed, "seed {}", self.seed);
+        let last = |history: &History| history.versions.last().is_some_and(|version| !version.tombstone);
+        let live = self.keys.values().filter(|history| last(history)).count();
+        assert_eq!(store.live_keys(), live as u64, "seed {}", self.seed);
     }
 
     /// One random step of a workload over `keys`.
