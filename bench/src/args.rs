@@ -141,7 +141,8 @@ pub struct LoadArgs {
     #[arg(long, default_value = "2s", value_parser = duration)]
     pub timeout: Duration,
 
-    /// Check every read, and all keys at the end: no acknowledged write may be lost.
+    /// Check every read, and all keys at the end: no acknowledged write may be lost. Each key then has one client that
+    /// writes it, so writes to a hot key go to its neighbours instead.
     #[arg(long)]
     pub verify: bool,
     /// With --verify: reads may be stale while servers fail; at the end nothing may be missing.

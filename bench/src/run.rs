@@ -16,6 +16,8 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+
 use crate::{
     args::{LoadArgs, TargetKind},
     client::Client,
@@ -71,6 +73,7 @@ pub(crate) fn run(args: &LoadArgs) -> Result<Report, Error> {
     args.check().map_err(Error::Usage)?;
     let servers = find_servers(args)?;
     let shared = Arc::new(share(args)?);
+    raise_open_files(args.connections * shared.routes.endpoints.len() as u64)?;
     let mut workers = make_workers(args, &shared)?;
     if args.prepare && args.workload != Workload::Load {
         prepare(args, &shared, &mut workers)?;
@@ -102,6 +105,24 @@ pub(crate) fn run(args: &LoadArgs) -> Result<Report, Error> {
         report.write_histograms(path).map_err(|error| cannot(path, error))?;
     }
     Ok(report)
+}
+
+/// Each client may have a connection to each endpoint.
+fn raise_open_files(connections: u64) -> Result<(), Error> {
+    // What the process needs besides: epoll, standard streams, files.
+    let wanted = connections + 64;
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current.is_none_or(|current| current >= wanted) {
+        return Ok(());
+    }
+    if limit.maximum.is_some_and(|maximum| maximum < wanted) {
+        let maximum = limit.maximum.unwrap_or_default();
+        return Err(Error::Machine(format!(
+            "{connections} connections are wanted and this process may open {maximum} files: fewer --connections, or ulimit -n"
+        )));
+    }
+    let raised = Rlimit { current: Some(wanted), maximum: limit.maximum };
+    setrlimit(Resource::Nofile, raised).map_err(|error| Error::Machine(format!("cannot open so many files: {error}")))
 }
 
 fn find_servers(args: &LoadArgs) -> Result<Option<Servers>, Error> {

@@ -10,10 +10,11 @@ use quorate_net::resp::{Reply, ReplyLimits, ReplyScanner, write_command};
 use super::{Answer, Durability, Failed, Outcome, RequestOptions, Step};
 
 /// Errors that are given before anything is written, by Redis or by Quorate.
-const NOTHING_WRITTEN: [&str; 13] = [
+const NOTHING_WRITTEN: [&str; 16] = [
     "ASK",
     "BADCONTEXT",
     "CLUSTERDOWN",
+    "CORRUPT",
     "DISKFULL",
     "LOADING",
     "MASTERDOWN",
@@ -22,8 +23,10 @@ const NOTHING_WRITTEN: [&str; 13] = [
     "NOAUTH",
     "NOPERM",
     "OOM",
-    "OVERLOADED",
     "READONLY",
+    "SIBLINGS",
+    "STOREFAILED",
+    "TRYAGAIN",
 ];
 
 /// One connection's RESP.
