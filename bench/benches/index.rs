@@ -1,9 +1,10 @@
-//! The index of one core: hash, find, insert, overwrite, relocate.
+//! What one core keeps in RAM: the index (hash, find, insert, overwrite, relocate) and the record cache.
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
 use quorate_engine::{
+    cache::Cache,
     disk::simulated::Random,
-    index::{Index, Place},
+    index::{Index, KeyHash, Place},
     versions::{Summary, Versions},
 };
 use std::hint::black_box;
@@ -83,5 +84,35 @@ fn index(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, index);
+fn cache(c: &mut Criterion) {
+    const RECORDS: u64 = 100_000;
+    let hash = |key: u64| KeyHash::new(&key.to_le_bytes(), 1);
+    let mut cache = Cache::new(256 << 20);
+    let mut insert = |key: u64| cache.insert(0, &hash(key), &key.to_le_bytes(), &[1; 1024], Summary(key));
+    (0..RECORDS).for_each(&mut insert);
+    let mut random = Random::new(1);
+    let mut group = c.benchmark_group("cache");
+    group.bench_function("insert_1k_over_full", |b| {
+        let mut cache = Cache::new(32 << 20);
+        b.iter(|| {
+            let key = random.range(0..RECORDS);
+            cache.insert(0, &hash(key), &key.to_le_bytes(), &[1; 1024], Summary(key));
+        });
+    });
+    group.bench_function("find_hit_1k", |b| {
+        b.iter(|| {
+            let key = random.range(0..RECORDS);
+            black_box(cache.find(0, &hash(key), &key.to_le_bytes(), Summary(key))).is_some()
+        });
+    });
+    group.bench_function("find_miss", |b| {
+        b.iter(|| {
+            let key = random.range(RECORDS..2 * RECORDS);
+            black_box(cache.find(0, &hash(key), &key.to_le_bytes(), Summary(key))).is_some()
+        });
+    });
+    group.finish();
+}
+
+criterion_group!(benches, index, cache);
 criterion_main!(benches);
