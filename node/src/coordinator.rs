@@ -7,18 +7,15 @@
 pub mod get;
 pub mod put;
 
-use crate::{
-    object::{Object, VersionHash},
-    version::Clock,
-};
+use crate::object::{Object, Outline, VersionHash};
 
 /// What a core's own store tells of a key without reading the disk.
 #[derive(Clone, Debug, Default)]
 pub struct Local {
     /// The version; [`VersionHash::ABSENT`] when the key is absent.
     pub version: VersionHash,
-    /// Its clock, when the summary holds it: the version is then a single write, and this is it.
-    pub single: Option<crate::version::Dot>,
+    /// All but its values, when RAM holds that much.
+    pub outline: Option<Outline>,
     /// Whether it has a live value.
     pub has_value: bool,
     /// The object, when its body was at hand.
@@ -36,15 +33,5 @@ impl Local {
     #[must_use]
     pub fn is_absent(&self) -> bool {
         self.version == VersionHash::ABSENT
-    }
-
-    /// The clock, when it is known without the body or the body is at hand.
-    #[must_use]
-    pub fn clock(&self) -> Option<Clock> {
-        if self.is_absent() {
-            return Some(Clock::new());
-        }
-        let single = self.single.map(|dot| crate::version::VersionVector::of(dot).into());
-        single.or_else(|| self.object.as_ref().map(|object| object.clock.clone()))
     }
 }

@@ -421,14 +421,13 @@ impl<D: Disk> Core<D> {
         self.next_number
     }
 
-    /// What this store tells of the key without reading the disk; the body, if it was loaded or is at hand and
-    /// `body_wanted`. `pending`: the sequence to wait for before others may see this version.
+    /// What this store tells of the key without reading the disk, with the body if it was loaded. `pending`: the sequence to wait for before others may see this version.
     fn local(&self, partition: u16, key: &[u8], loaded: Option<Object>) -> (Local, Option<Sequence>) {
         let Some(found) = self.store.lookup(partition, key) else { return (Local::absent(), None) };
         let version = self.actors.version(found.summary);
         let local = Local {
             version,
-            single: self.actors.dot(found.summary),
+            outline: self.actors.outline(found.summary),
             has_value: self.actors.has_value(found.summary),
             object: loaded.filter(|object| object.version() == version),
         };

@@ -41,6 +41,15 @@ pub struct Sibling {
     pub value: Option<Bytes>,
 }
 
+/// An object without its values: all that a put needs to know of what it replaces whole.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Outline {
+    /// Every write that was seen.
+    pub clock: Clock,
+    /// The writes that nothing has replaced.
+    pub live: Vec<Dot>,
+}
+
 /// Bytes that are not an object.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Malformed;
@@ -179,9 +188,7 @@ impl ArchivedObject {
     }
 
     fn with_values(&self, value: impl Fn(&[u8]) -> Bytes) -> Result<Object, Malformed> {
-        let (vector, beyond) = self.clock.parts();
-        let vector = VersionVector::from_entries(vector.collect()).ok_or(Malformed)?;
-        let clock = Clock::from_parts(vector, beyond.collect()).ok_or(Malformed)?;
+        let clock = self.clock()?;
         let siblings = self.siblings.iter().map(|sibling| Sibling {
             dot: sibling.dot.to_dot(),
             timestamp_ms: sibling.timestamp_ms.to_native(),
@@ -216,6 +223,29 @@ impl ArchivedObject {
     #[must_use]
     pub fn has_value(&self) -> bool {
         self.siblings.iter().any(|sibling| sibling.value.is_some())
+    }
+
+    /// The object without its values.
+    ///
+    /// # Panics
+    /// When the shape was not checked before.
+    #[must_use]
+    pub fn outline(&self) -> Outline {
+        let live = self.siblings.iter().map(|sibling| sibling.dot.to_dot()).collect();
+        Outline { clock: self.clock().expect("an object that was viewed is whole"), live }
+    }
+
+    /// Entries of the clock and live writes, together.
+    #[must_use]
+    pub fn dots(&self) -> usize {
+        let (vector, beyond) = self.clock.parts();
+        vector.len() + beyond.len() + self.siblings.len()
+    }
+
+    fn clock(&self) -> Result<Clock, Malformed> {
+        let (vector, beyond) = self.clock.parts();
+        let vector = VersionVector::from_entries(vector.collect()).ok_or(Malformed)?;
+        Clock::from_parts(vector, beyond.collect()).ok_or(Malformed)
     }
 
     /// The dot of the only live write, when the clock has seen nothing else by other actors, nor later.

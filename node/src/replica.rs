@@ -35,11 +35,12 @@ pub fn decide(local: &Local, incoming: &ArchivedObject, base: VersionHash) -> De
     if local.version == base {
         return Decision::Take;
     }
-    if let Some(single) = local.single {
-        if incoming.covers_all_up_to(single) {
+    if let Some(mine) = &local.outline {
+        let theirs = incoming.outline();
+        if theirs.clock.includes(&mine.clock) {
             return Decision::Take;
         }
-        if incoming.single().is_some_and(|theirs| theirs.actor == single.actor && theirs.counter < single.counter) {
+        if mine.clock.includes(&theirs.clock) {
             return Decision::Keep;
         }
     }

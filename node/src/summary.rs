@@ -1,4 +1,5 @@
-//! Summaries: 64 bits of a version that the index keeps in RAM, so that most puts and gets need no disk.
+//! Summaries: 64 bits of a version that the index keeps in RAM, so that most puts and gets need no disk,
+//! and what RAM remembers beyond them.
 //!
 //! Top two bits, then 62 more:
 //!
@@ -10,7 +11,9 @@
 //! | 3 | anything else, all tombstones | the version's hash |
 //!
 //! The rule: an actor's number is never given to another actor; the table is saved with each checkpoint, whose summaries
-//! use it. Not here: clocks of more than one entry, which only the body has.
+//! use it. An outline is found by its version's hash, or not at all.
+//!
+//! Not here: values.
 
 use std::cell::RefCell;
 
@@ -18,22 +21,31 @@ use ahash::AHashMap;
 use quorate_engine::versions::{Summary, Versions};
 
 use crate::{
-    object::{self, ArchivedObject, VersionHash, single_version},
-    version::{Actor, Clock, Dot, VersionVector},
+    object::{self, ArchivedObject, Outline, VersionHash, single_version},
+    version::{Actor, Dot, VersionVector},
 };
 
 const COUNTER_BITS: u32 = 48;
 const ACTORS_MAX: usize = 1 << 14;
 const ACTOR_BYTES: usize = 12;
 
+/// Outlines that are kept: about 50 MiB when all have two entries.
+const OUTLINES: usize = 1 << 18;
+
+/// An outline with more entries and live dots than this is not kept.
+const OUTLINE_DOTS_MAX: usize = 16;
+
 const SINGLE_VALUE: u64 = 0;
 const SINGLE_TOMBSTONE: u64 = 1;
 const MANY_WITH_VALUE: u64 = 2;
 const MANY_TOMBSTONES: u64 = 3;
 
-/// The actors that summaries name by number: one table per store.
+/// The actors that summaries name by number, and the outlines of versions that summaries do not tell: one table per store.
 #[derive(Debug, Default)]
-pub struct ActorTable(RefCell<Interned>);
+pub struct ActorTable {
+    actors: RefCell<Interned>,
+    outlines: RefCell<Outlines>,
+}
 
 #[derive(Debug, Default)]
 struct Interned {
@@ -48,7 +60,7 @@ impl ActorTable {
             return None;
         }
         let kind = if value { SINGLE_VALUE } else { SINGLE_TOMBSTONE };
-        let number = self.0.borrow_mut().number(dot.actor)?;
+        let number = self.actors.borrow_mut().number(dot.actor)?;
         Some(Summary(kind << VersionHash::BITS | number << COUNTER_BITS | dot.counter))
     }
 
@@ -58,23 +70,29 @@ impl ActorTable {
         let value = object.has_value();
         let single = object.single().and_then(|dot| self.single(dot, value));
         let kind = if value { MANY_WITH_VALUE } else { MANY_TOMBSTONES };
-        single.unwrap_or_else(|| Summary(kind << VersionHash::BITS | object.version().0))
+        single.unwrap_or_else(|| {
+            let version = object.version();
+            self.outlines.borrow_mut().insert(version, object);
+            Summary(kind << VersionHash::BITS | version.0)
+        })
     }
 
-    /// The whole clock of the version, when the summary holds it.
+    /// All but the values of the version, when the summary tells it or it is remembered.
     #[must_use]
-    pub fn clock(&self, summary: Summary) -> Option<Clock> {
-        self.dot(summary).map(|dot| VersionVector::of(dot).into())
+    pub fn outline(&self, summary: Summary) -> Option<Outline> {
+        match self.dot(summary) {
+            Some(dot) => Some(Outline { clock: VersionVector::of(dot).into(), live: vec![dot] }),
+            None => self.outlines.borrow().find(self.version(summary)).cloned(),
+        }
     }
 
     /// The only write of the version, when it is one.
-    #[must_use]
-    pub fn dot(&self, summary: Summary) -> Option<Dot> {
+    fn dot(&self, summary: Summary) -> Option<Dot> {
         if kind(summary) > SINGLE_TOMBSTONE {
             return None;
         }
         let number = payload(summary) >> COUNTER_BITS;
-        let actor = self.0.borrow().actors[number as usize];
+        let actor = self.actors.borrow().actors[number as usize];
         Some(Dot { actor, counter: summary.0 & ((1 << COUNTER_BITS) - 1) })
     }
 
@@ -88,6 +106,34 @@ impl ActorTable {
     #[must_use]
     pub fn has_value(&self, summary: Summary) -> bool {
         matches!(kind(summary), SINGLE_VALUE | MANY_WITH_VALUE)
+    }
+}
+
+/// Outlines of versions that more than one actor made: a key is written by another actor after each restart of its
+/// coordinator. Without them each further put of such a key would have to read the body for its clock.
+///
+/// A version's place follows from its hash, and the newer one pushes the older one out: nothing ever grows or is moved.
+#[derive(Debug, Default)]
+struct Outlines(Vec<Option<Box<(VersionHash, Outline)>>>);
+
+impl Outlines {
+    fn find(&self, version: VersionHash) -> Option<&Outline> {
+        let (held, outline) = &**self.0.get(Self::place(version))?.as_ref()?;
+        (*held == version).then_some(outline)
+    }
+
+    fn insert(&mut self, version: VersionHash, object: &ArchivedObject) {
+        if object.dots() > OUTLINE_DOTS_MAX {
+            return;
+        }
+        if self.0.is_empty() {
+            self.0.resize_with(OUTLINES, || None);
+        }
+        self.0[Self::place(version)] = Some(Box::new((version, object.outline())));
+    }
+
+    fn place(version: VersionHash) -> usize {
+        version.0 as usize % OUTLINES
     }
 }
 
@@ -121,7 +167,7 @@ impl Versions for ActorTable {
 
     fn save(&self) -> Vec<u8> {
         let mut saved = Vec::new();
-        for actor in &self.0.borrow().actors {
+        for actor in &self.actors.borrow().actors {
             saved.extend_from_slice(&actor.node.to_le_bytes());
             saved.extend_from_slice(&actor.core.to_le_bytes());
             saved.extend_from_slice(&actor.incarnation.to_le_bytes());
@@ -142,7 +188,7 @@ impl Versions for ActorTable {
         }
         let whole = rest.is_empty() && interned.actors.len() == actors.len();
         if whole {
-            *self.0.borrow_mut() = interned;
+            *self.actors.borrow_mut() = interned;
         }
         whole
     }
@@ -161,7 +207,10 @@ mod tests {
     use bytes::Bytes;
 
     use super::*;
-    use crate::object::{Object, Sibling};
+    use crate::{
+        object::{Object, Sibling},
+        version::Clock,
+    };
 
     fn write(node: u16, counter: u64, value: Option<&'static [u8]>) -> Sibling {
         let dot = Dot { actor: Actor { node, core: 0, incarnation: 7 }, counter };
@@ -179,7 +228,9 @@ mod tests {
             let summary = table.summarise(&object.encode()).unwrap();
             assert_eq!(table.version(summary), object.version());
             assert_eq!(table.has_value(summary), object.has_value());
-            assert_eq!(table.clock(summary), single.then_some(object.clock));
+            let live = object.siblings.iter().map(|sibling| sibling.dot).collect();
+            assert_eq!(table.outline(summary), Some(Outline { clock: object.clock, live }));
+            assert_eq!(table.dot(summary).is_some(), single);
         }
     }
 
@@ -191,7 +242,7 @@ mod tests {
         let restored = ActorTable::default();
         assert!(restored.restore(&table.save()));
         for (node, summary) in summaries.into_iter().enumerate() {
-            assert_eq!(restored.clock(summary), Some(object(node as u16).clock));
+            assert_eq!(restored.outline(summary).map(|outline| outline.clock), Some(object(node as u16).clock));
         }
         assert!(!restored.restore(&table.save()[1..]));
     }
@@ -201,7 +252,7 @@ mod tests {
         let table = ActorTable::default();
         let object = Object::default().after_write(&Clock::new(), write(1, 1 << COUNTER_BITS, Some(b"v")));
         let summary = table.summarise(&object.encode()).unwrap();
-        assert_eq!((table.clock(summary), table.version(summary)), (None, object.version()));
+        assert_eq!((table.dot(summary), table.version(summary)), (None, object.version()));
         assert_eq!(table.summarise(b"no object"), None);
     }
 }

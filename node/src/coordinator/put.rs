@@ -15,7 +15,7 @@ use super::Local;
 use crate::{
     context::Context,
     effect::ReplyTo,
-    object::{Object, Sibling},
+    object::{Object, Outline, Sibling, VersionHash},
     quorum::{Quorum, Standing},
 };
 
@@ -38,10 +38,13 @@ pub fn written(local: &Local, context: Option<&Context>, write: Sibling) -> Opti
         (Some(object), Some(context)) => object.after_write(&context.seen, write),
         (Some(object), None) => object.after_write(&object.clock, write),
         (None, _) => {
-            let whole = context.filter(|context| context.version == local.version && !local.is_absent());
-            let clock = whole.map(|context| context.seen.clone()).or_else(|| local.clock())?;
-            let seen = context.map_or(&clock, |context| &context.seen);
-            if local.single.is_some_and(|single| !seen.covers(single)) {
+            let nothing = Outline::default();
+            let outline = if local.is_absent() { Some(&nothing) } else { local.outline.as_ref() };
+            let same = context.filter(|context| context.version == local.version && !local.is_absent());
+            let clock = same.map(|context| &context.seen).or(outline.map(|outline| &outline.clock))?;
+            let seen = context.map_or(clock, |context| &context.seen);
+            // A value that stays has to be read. What is known to be the writer's own version is covered whole.
+            if same.is_none() && outline.is_some_and(|outline| outline.live.iter().any(|&dot| !seen.covers(dot))) {
                 return None;
             }
             Object { clock: clock.clone(), siblings: Vec::new() }.after_write(seen, write)
@@ -53,7 +56,7 @@ pub fn written(local: &Local, context: Option<&Context>, write: Sibling) -> Opti
     } else {
         let mut seen = context.map(|context| context.seen.clone()).unwrap_or_default();
         seen.add(dot);
-        Context { seen, version: crate::object::VersionHash::ABSENT }
+        Context { seen, version: VersionHash::ABSENT }
     };
     Some(Written { object, context })
 }

@@ -86,7 +86,7 @@ impl Universe {
         let summary = self.actors.summarise(&object.encode()).unwrap();
         Local {
             version: self.actors.version(summary),
-            single: self.actors.dot(summary),
+            outline: self.actors.outline(summary),
             has_value: self.actors.has_value(summary),
             object: self.random.one_in(2).then(|| object.clone()),
         }
@@ -206,8 +206,9 @@ impl Universe {
         let summary = self.actors.summarise(&body).expect("it is an object");
         assert_eq!(self.actors.version(summary), object.version());
         assert_eq!(self.actors.has_value(summary), object.has_value());
-        if let Some(clock) = self.actors.clock(summary) {
-            assert_eq!((clock, 1), (object.clock.clone(), object.siblings.len()));
+        if let Some(outline) = self.actors.outline(summary) {
+            let live: Vec<_> = object.siblings.iter().map(|sibling| sibling.dot).collect();
+            assert_eq!((outline.clock, outline.live), (object.clock.clone(), live));
         }
     }
 
