@@ -245,7 +245,7 @@ async fn tick(shell: &Rc<Shell>, signals: &Signals) {
     while !signals.stop.load(Ordering::Relaxed) {
         Timer::new(TICK).await;
         mine.fetch_add(1, Ordering::Relaxed);
-        keys.store(shell.look(|core| core.store().keys()), Ordering::Relaxed);
+        keys.store(shell.look(|core| core.store().live_keys()), Ordering::Relaxed);
         shell.drive(|core, now, out| core.handle_timeout(now, out));
     }
 }

@@ -40,7 +40,7 @@ pub(super) fn connect(
         limits: limits(),
         connect_timeout: Duration::from_secs(1),
         backoff_min: Duration::from_millis(20),
-        backoff_max: Duration::from_secs(1),
+        backoff_max: Duration::from_millis(250),
         seed: super::shell::random_u64(),
     };
     let shell = shell.clone();
