@@ -175,3 +175,96 @@ fn values(object: &Object, sealer: &Sealer, key: &[u8]) -> Outcome {
     let context = Context { seen: object.clock.clone(), version: object.version() };
     Outcome::Values { context: sealer.seal(key, &context), values: object.values(), sloppy: false }
 }
+
+#[cfg(test)]
+mod tests {
+    use quorate_net::id::{CoreId, NodeId};
+
+    use super::*;
+    use crate::{
+        effect::Origin,
+        object::Sibling,
+        version::{Actor, Clock, Dot},
+    };
+
+    fn node(id: u16) -> Endpoint {
+        Endpoint::new(NodeId(id), CoreId(0))
+    }
+
+    fn object(writer: u16, value: &'static str) -> Object {
+        let dot = Dot { actor: Actor { node: writer, core: 0, incarnation: 1 }, counter: 1 };
+        let write = Sibling { dot, timestamp_ms: 0, token: None, value: Some(Bytes::from_static(value.as_bytes())) };
+        Object::default().after_write(&Clock::new(), write)
+    }
+
+    fn get(needed: u8) -> GetCoordinator {
+        GetCoordinator::new(ReplyTo { origin: Origin::Client(1), id: 1 }, needed, &[node(2), node(3)])
+    }
+
+    fn progress(get: &mut GetCoordinator) -> Progress {
+        get.progress(&Sealer::new("secret"), b"key").unwrap()
+    }
+
+    fn values_of(progress: Progress) -> Vec<Bytes> {
+        match progress {
+            Progress::Answer(_, Outcome::Values { values, .. }) => values,
+            other => panic!("values were expected, not {other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_own_copy_and_one_that_agrees_are_enough_for_two() {
+        let mut get = get(2);
+        get.handle_probed(node(3), Theirs::Same);
+        assert!(matches!(progress(&mut get), Progress::Open), "what they agree with is not known yet");
+        get.handle_own(Own::Body(object(1, "a").encode()));
+        assert_eq!(values_of(progress(&mut get)), ["a"]);
+        assert!(matches!(progress(&mut get), Progress::Open), "an answer is given once");
+        assert!(!get.is_complete());
+        get.handle_probed(node(2), Theirs::Unknown);
+        assert!(get.is_complete());
+    }
+
+    #[test]
+    fn what_others_know_better_is_reconciled() {
+        let mut get = get(2);
+        get.handle_own(Own::Body(object(1, "a").encode()));
+        get.handle_probed(node(2), Theirs::Object(object(2, "b")));
+        let mut values = values_of(progress(&mut get));
+        values.sort();
+        assert_eq!(values, ["a", "b"]);
+    }
+
+    #[test]
+    fn a_lost_own_copy_gives_no_credit_and_no_meaning_to_the_same() {
+        let mut get = get(2);
+        get.handle_probed(node(2), Theirs::Same);
+        get.handle_own(Own::Lost);
+        match progress(&mut get) {
+            Progress::Ask(replicas) => assert_eq!(replicas, [node(2)]),
+            other => panic!("node 2 should be asked again, not {other:?}"),
+        }
+        get.handle_probed(node(2), Theirs::Object(object(1, "a")));
+        assert!(matches!(progress(&mut get), Progress::Open));
+        get.handle_probed(node(3), Theirs::Object(object(1, "a")));
+        assert_eq!(values_of(progress(&mut get)), ["a"]);
+    }
+
+    #[test]
+    fn an_answer_that_cannot_come_is_not_waited_for() {
+        let mut lost = get(2);
+        lost.handle_own(Own::Absent);
+        lost.handle_probed(node(2), Theirs::Unknown);
+        assert!(matches!(progress(&mut lost), Progress::Open));
+        lost.handle_probed(node(3), Theirs::Unknown);
+        let expected = Failure::Unavailable { reachable: 1, needed: 2 };
+        assert!(matches!(progress(&mut lost), Progress::Answer(_, Outcome::Failed(failure)) if failure == expected));
+        assert!(lost.handle_timeout().is_none(), "it was answered");
+
+        let mut late = get(3);
+        late.handle_own(Own::Absent);
+        late.handle_probed(node(2), Theirs::Absent);
+        let (_, outcome) = late.handle_timeout().unwrap();
+        assert_eq!(outcome, Outcome::Failed(Failure::Timeout { acks: 2, needed: 3 }));
+    }
+}

@@ -149,3 +149,82 @@ impl PutCoordinator {
         self.answered && self.quorum.is_complete()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use quorate_net::id::{CoreId, NodeId};
+
+    use super::*;
+    use crate::{
+        effect::Origin,
+        version::{Actor, Clock, Dot},
+    };
+
+    fn node(id: u16) -> Endpoint {
+        Endpoint::new(NodeId(id), CoreId(0))
+    }
+
+    fn put(durability: Durability) -> PutCoordinator {
+        let reply_to = ReplyTo { origin: Origin::Client(1), id: 1 };
+        PutCoordinator::new(reply_to, node(1), durability, 2, &[node(1), node(2), node(3)], Bytes::new(), false)
+    }
+
+    fn is_written(answer: Option<(ReplyTo, Outcome)>) -> bool {
+        matches!(answer, Some((_, Outcome::Written { .. })))
+    }
+
+    #[test]
+    fn a_durable_put_counts_only_copies_on_disk() {
+        let mut put = put(Durability::Durable);
+        put.handle_replicated(node(2), ReplicaOutcome::Durable);
+        put.handle_replicated(node(2), ReplicaOutcome::Durable);
+        assert!(put.answer().is_none(), "one node is one copy, however often it says so");
+        put.handle_replicated(node(3), ReplicaOutcome::Buffered);
+        assert!(put.answer().is_none());
+        put.handle_own(true);
+        assert!(is_written(put.answer()));
+        assert!(put.answer().is_none() && put.handle_timeout().is_none(), "an answer is given once");
+    }
+
+    #[test]
+    fn one_durable_copy_is_the_coordinators() {
+        let mut put = put(Durability::One);
+        put.handle_replicated(node(2), ReplicaOutcome::Buffered);
+        put.handle_replicated(node(3), ReplicaOutcome::Buffered);
+        assert!(put.answer().is_none());
+        put.handle_own(true);
+        assert!(is_written(put.answer()));
+    }
+
+    #[test]
+    fn a_buffered_put_waits_for_no_disk() {
+        let mut put = put(Durability::Buffered);
+        put.handle_replicated(node(2), ReplicaOutcome::Buffered);
+        assert!(is_written(put.answer()));
+    }
+
+    #[test]
+    fn a_put_that_cannot_succeed_is_answered_at_once() {
+        let mut lost = put(Durability::Durable);
+        lost.handle_unreachable(node(2));
+        lost.handle_replicated(node(3), ReplicaOutcome::StoreFailed);
+        let expected = Failure::Unavailable { reachable: 0, needed: 2 };
+        assert_eq!(lost.answer().map(|(_, outcome)| outcome), Some(Outcome::Failed(expected)));
+
+        let mut full = put(Durability::Durable);
+        full.handle_replicated(node(2), ReplicaOutcome::DiskFull);
+        full.handle_replicated(node(3), ReplicaOutcome::DiskFull);
+        assert_eq!(full.answer().map(|(_, outcome)| outcome), Some(Outcome::Failed(Failure::DiskFull)));
+    }
+
+    #[test]
+    fn a_context_never_covers_a_sibling_that_its_writer_has_not_seen() {
+        let dot = |counter| Dot { actor: Actor { node: 1, core: 0, incarnation: 1 }, counter };
+        let write = |counter| Sibling { dot: dot(counter), timestamp_ms: 0, token: None, value: Some(Bytes::new()) };
+        let first = Object::default().after_write(&Clock::new(), write(1));
+        let local = Local { version: first.version(), has_value: true, object: Some(first), outline: None };
+        let Written { object, context } = written(&local, Some(&Context::default()), write(2)).unwrap();
+        assert_eq!(object.siblings.len(), 2);
+        assert!(context.seen.covers(dot(2)) && !context.seen.covers(dot(1)));
+    }
+}
