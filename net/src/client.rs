@@ -1,8 +1,8 @@
 //! The native client: blocking, knows which core owns a key, and hands out contexts.
 //!
 //! The rule: a request goes to the owning core of the key's first reachable primary, and to the next on the preference
-//! list when that one does not answer. A put carries the same token in each attempt, so it is applied once however often it
-//! is sent. An error says whether the write may have been done.
+//! list when that one does not answer. A put carries the same token in each attempt, so it is applied once however
+//! often it is sent. An error says whether the write may have been done.
 //!
 //! Not here: what a context holds (it is opaque), reconciling siblings (the application's: section 4.4).
 
@@ -60,8 +60,8 @@ pub struct GetOptions {
 /// How a put is done; the default is the cluster's, and replaces what is there.
 #[derive(Clone, Default, Debug)]
 pub struct PutOptions {
-    /// What the writer has seen: the context of its get. `None` replaces what the coordinator holds; an empty context has
-    /// seen nothing, and makes a sibling of what is there.
+    /// What the writer has seen: the context of its get. `None` replaces what the coordinator holds; an empty context
+    /// has seen nothing, and makes a sibling of what is there.
     pub context: Option<Bytes>,
     /// W; 0 is the cluster's default.
     pub quorum: u8,
@@ -104,8 +104,8 @@ pub enum ClientError {
         /// The last node that was tried, and why it failed.
         last: String,
     },
-    /// A request was sent and no answer came. A put may have been done: a retry with the same token is safe, and applies
-    /// it once.
+    /// A request was sent and no answer came. A put may have been done: a retry with the same token is safe, and
+    /// applies it once.
     Unanswered {
         /// The last node that was asked.
         node: SocketAddr,
@@ -114,8 +114,8 @@ pub enum ClientError {
         /// The put's token.
         token: Option<u128>,
     },
-    /// The cluster refused. What this means for the data stands with each [`Failure`]; a put that timed out may be tried
-    /// again with the same token.
+    /// The cluster refused. What this means for the data stands with each [`Failure`]; a put that timed out may be
+    /// tried again with the same token.
     Refused {
         /// Why.
         failure: Failure,

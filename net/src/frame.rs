@@ -145,8 +145,8 @@ pub fn decode(input: &[u8], payload_max: usize) -> Result<Option<Frame<'_>>, Fra
     Ok(Some(Frame { kind: header.kind, payload }))
 }
 
-/// Bytes that the incomplete frame at the start of `input` takes as a whole, as far as is known. Its header was accepted
-/// by [`decode`].
+/// Bytes that the incomplete frame at the start of `input` takes as a whole, as far as is known. Its header was
+/// accepted by [`decode`].
 #[must_use]
 pub fn bytes_wanted(input: &[u8]) -> usize {
     match parse_header(input, usize::MAX) {

@@ -151,8 +151,8 @@ pub struct Put {
     pub key: Key,
     /// The value; `None` deletes.
     pub value: Option<Bytes>,
-    /// What the writer has seen: `None` replaces all that the coordinator holds at that moment, an empty context has seen
-    /// nothing, so the value becomes a sibling of what is there.
+    /// What the writer has seen: `None` replaces all that the coordinator holds at that moment, an empty context has
+    /// seen nothing, so the value becomes a sibling of what is there.
     pub context: Option<Bytes>,
     /// W for this request; 0 is the cluster's default.
     pub quorum: u8,
@@ -249,11 +249,13 @@ impl fmt::Display for Failure {
         match self {
             Self::Timeout { acks, needed } => write!(
                 f,
-                "{acks} of {needed} replicas answered in time; a write may have been done, retry it with its token or its context"
+                "{acks} of {needed} replicas answered in time; if this was a write it may have been done: retry it \
+                 with its token or context"
             ),
             Self::Unavailable { reachable, needed } => write!(
                 f,
-                "{reachable} of {needed} replicas are reachable; a write may have been done, retry it with its token or its context"
+                "{reachable} of {needed} replicas are reachable; if this was a write it may have been done: retry it \
+                 with its token or context"
             ),
             Self::Overloaded { retry_after_us } => {
                 write!(f, "a queue is full, nothing was done: retry after {} ms", retry_after_us.div_ceil(1000))
@@ -364,7 +366,8 @@ pub struct Probe {
     pub timeout_us: u32,
     /// The key's partition.
     pub partition: u16,
-    /// The stable hash of the coordinator's own version (0: it has none). A replica that holds another one sends it whole.
+    /// The stable hash of the coordinator's own version (0: it has none). A replica that holds another one sends it
+    /// whole.
     pub known: u64,
     /// The key.
     pub key: Key,

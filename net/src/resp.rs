@@ -1,8 +1,9 @@
-//! RESP2 and RESP3, the protocol of Redis clients: commands in, replies out, and the other way round for our own clients.
+//! RESP2 and RESP3, the protocol of Redis clients: commands in, replies out, and the other way round for our own
+//! clients.
 //!
-//! The rule: bytes in, values out, nothing else. What a peer claims (a count, a length) is checked before it is believed,
-//! and no memory is reserved for it: what is kept grows only with the bytes that came. Arguments stay where they were
-//! received. A protocol error ends the connection, since nobody knows where the next command would start.
+//! The rule: bytes in, values out, nothing else. What a peer claims (a count, a length) is checked before it is
+//! believed, and no memory is reserved for it: what is kept grows only with the bytes that came. Arguments stay where
+//! they were received. A protocol error ends the connection, since nobody knows where the next command would start.
 //!
 //! Not here: what a command means (`node`'s gateway), sockets (`transport`).
 

@@ -1,7 +1,7 @@
 //! Which of Redis Cluster's 16384 slots a key's name falls into, and which partition that is.
 //!
-//! The rule: any Redis Cluster client computes the same slot, so this is its CRC16 and its treatment of `{…}`; a partition
-//! is a run of adjacent slots. The bucket takes no part.
+//! The rule: any Redis Cluster client computes the same slot, so this is its CRC16 and its treatment of `{…}`; a
+//! partition is a run of adjacent slots. The bucket takes no part.
 //!
 //! Not here: who owns a partition (`node/ring`).
 

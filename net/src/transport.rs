@@ -1,12 +1,13 @@
-//! The connections of one core, on glommio: listeners, connections, links to peers, and the mesh between a node's cores.
+//! The connections of one core, on glommio: listeners, connections, links to peers, and the mesh between a node's
+//! cores.
 //!
 //! The rule: bytes only. A [`Handler`] is given what was received and says how much of it it took; answers are appended
 //! to the connection's outgoing buffer, at once or later. All that arrived together is handled before anything is
 //! written, and all that was written meanwhile leaves in one piece. Everything that a peer can make grow is bounded:
 //! input, output, connections, and the time that a request may take to arrive.
 //!
-//! Not here: what the bytes mean (`frame`, `resp`), who listens where (`node/runtime`). Nothing outside this module, the
-//! node's runtime and the engine's disk names glommio.
+//! Not here: what the bytes mean (`frame`, `resp`), who listens where (`node/runtime`). Nothing outside this module,
+//! the node's runtime and the engine's disk names glommio.
 
 mod backoff;
 mod connection;

@@ -1,8 +1,8 @@
 //! What Redis clients see: their commands, in RESP2 and RESP3, as gets and puts of the bucket `default`.
 //!
 //! The rule: replies leave in the order of the commands, whatever order the answers come in. Texts that clients look at
-//! are those of Redis 7. A command that cannot be done as Redis would do it is refused before anything is written, and the
-//! refusal says what to do instead.
+//! are those of Redis 7. A command that cannot be done as Redis would do it is refused before anything is written, and
+//! the refusal says what to do instead.
 //!
 //! Pure: a [`Session`] is told what a client sent and what came of its requests, and says what to send and what to ask.
 //! Not here: sockets, the coordinators that the requests go to, how siblings come about.

@@ -264,7 +264,11 @@ proptest! {
 
     /// With a right checksum but any payload: a message within bounds or an error, never a panic.
     #[test]
-    fn forged_payloads_never_panic(message in any_message(), changes in vec(any::<(usize, u8)>(), 1..8), cut in any::<usize>()) {
+    fn forged_payloads_never_panic(
+        message in any_message(),
+        changes in vec(any::<(usize, u8)>(), 1..8),
+        cut in any::<usize>(),
+    ) {
         let frame = encoded(&message);
         let mut payload = frame[HEADER_BYTES..].to_vec();
         for (at, byte) in changes {

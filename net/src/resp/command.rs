@@ -210,8 +210,8 @@ impl CommandParser {
         !matches!(self.state, State::Start | State::Done)
     }
 
-    /// Bytes from the start of the current command that must be there before parsing can go on, as far as is known: a hint
-    /// for sizing the receive buffer, already checked against the limits.
+    /// Bytes from the start of the current command that must be there before parsing can go on, as far as is known: a
+    /// hint for sizing the receive buffer, already checked against the limits.
     #[must_use]
     pub fn bytes_wanted(&self) -> usize {
         match self.state {
@@ -322,8 +322,8 @@ fn range(start: usize, end: usize) -> Range<u32> {
     fit(start)..fit(end)
 }
 
-/// Splits a line at white space, as Redis does: `"…"` with escapes (`\n`, `\x41`, …), `'…'` with `\'` only; a closing quote
-/// must be followed by a space or the line's end. `None` when quotes do not close.
+/// Splits a line at white space, as Redis does: `"…"` with escapes (`\n`, `\x41`, …), `'…'` with `\'` only; a closing
+/// quote must be followed by a space or the line's end. `None` when quotes do not close.
 fn split_inline(line: &[u8], unquoted: &mut Vec<u8>, arguments: &mut Vec<Range<u32>>) -> Option<()> {
     let mut rest = line;
     loop {

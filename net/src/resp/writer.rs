@@ -1,7 +1,7 @@
 //! Replies and commands as bytes, appended to a connection's outgoing buffer.
 //!
-//! The rule: whatever strings are given, the bytes stay well formed: a line break inside a one-line reply becomes a space.
-//! A caller that announces n elements writes n.
+//! The rule: whatever strings are given, the bytes stay well formed: a line break inside a one-line reply becomes a
+//! space. A caller that announces n elements writes n.
 //!
 //! Not here: which reply a command gets.
 

@@ -1,7 +1,7 @@
 //! How long to wait before the next attempt to connect.
 //!
-//! The rule: the delay doubles up to a limit, and is spread over its upper half by a seed, so that many who lost the same
-//! peer do not return together. Pure: no clock.
+//! The rule: the delay doubles up to a limit, and is spread over its upper half by a seed, so that many who lost the
+//! same peer do not return together. Pure: no clock.
 
 use std::time::Duration;
 

@@ -1,7 +1,7 @@
 //! A link: the connection to one peer that is made again whenever it breaks.
 //!
-//! The rule: a message is sent on the connection that is there now, or refused; nothing is queued for a peer that is not
-//! connected. What was sent on a connection that broke may or may not have arrived: the caller has its deadlines.
+//! The rule: a message is sent on the connection that is there now, or refused; nothing is queued for a peer that is
+//! not connected. What was sent on a connection that broke may or may not have arrived: the caller has its deadlines.
 //!
 //! Not here: who the peers are, and what is said first (the [`Handler`] that `handler` makes sends it).
 

@@ -34,8 +34,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub enum Sharing {
     /// Nobody else.
     Exclusive,
-    /// Other cores too (`SO_REUSEPORT`): the kernel spreads connections over them. Also another process of the same user
-    /// could join, so a node binds one exclusive port first.
+    /// Other cores too (`SO_REUSEPORT`): the kernel spreads connections over them. Also another process of the same
+    /// user could join, so a node binds one exclusive port first.
     Cores,
 }
 

@@ -49,8 +49,8 @@ impl<T: Send + 'static> MeshSeat<T> {
         self.core
     }
 
-    /// Joins from the core's executor; waits until all others have. The receivers are for one task each, or for one task
-    /// that serves them all.
+    /// Joins from the core's executor; waits until all others have. The receivers are for one task each, or for one
+    /// task that serves them all.
     pub async fn join(self) -> (Mesh<T>, Vec<MeshReceiver<T>>) {
         let mut senders = Vec::new();
         let mut receivers = Vec::new();

@@ -17,8 +17,8 @@ use super::{
 /// The most bytes in a name that a client gives to itself or to its library.
 const NAME_BYTES_MAX: usize = 256;
 
-/// So long after a refused `MULTI` what follows counts as its transaction, unless it is ended: a pipeline that was under
-/// way when the refusal was sent.
+/// So long after a refused `MULTI` what follows counts as its transaction, unless it is ended: a pipeline that was
+/// under way when the refusal was sent.
 const REFUSED_TRANSACTION: Duration = Duration::from_secs(1);
 
 const NO_MULTI: &str = "MULTI is not supported, since keys live on different nodes: send the commands without it, in a \
@@ -71,9 +71,9 @@ impl Client {
     pub(super) fn describe(&self, now: Duration) -> String {
         let Origin { id, peer, local, since } = self.origin;
         format!(
-            "id={id} addr={peer} laddr={local} fd=0 name={} age={} idle=0 flags=N db=0 sub=0 psub=0 ssub=0 multi=-1 qbuf=0 \
-             qbuf-free=0 argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl=0 oll=0 omem=0 tot-mem=0 events=r cmd={} user=default \
-             redir=-1 resp={} lib-name={} lib-ver={}",
+            "id={id} addr={peer} laddr={local} fd=0 name={} age={} idle=0 flags=N db=0 sub=0 psub=0 ssub=0 multi=-1 \
+             qbuf=0 qbuf-free=0 argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl=0 oll=0 omem=0 tot-mem=0 events=r cmd={} \
+             user=default redir=-1 resp={} lib-name={} lib-ver={}",
             self.name,
             now.saturating_sub(since).as_secs(),
             self.last_command,
@@ -123,8 +123,8 @@ pub(super) fn select(_: &mut Client, command: Command<'_>, _: &dyn NodeView, wri
     }
 }
 
-const NO_PASSWORD: &str = "ERR AUTH <password> called without any password configured for the default user. Are you sure \
-                           your configuration is correct?";
+const NO_PASSWORD: &str = "ERR AUTH <password> called without any password configured for the default user. Are you \
+                           sure your configuration is correct?";
 const WRONG_USER: &str = "WRONGPASS invalid username-password pair or user is disabled.";
 
 pub(super) fn auth(_: &mut Client, command: Command<'_>, _: &dyn NodeView, writer: &mut Writer<'_>) {

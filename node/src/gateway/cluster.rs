@@ -1,8 +1,8 @@
 //! `CLUSTER`: who owns what, so that any Redis Cluster client sends a key to the very core that owns it (section 6.4).
 //!
-//! The rule: each core of each node is one "node" of Redis Cluster, with its own port and its own id; all 16384 slots are
-//! covered; a slot's first is the owning core of its first primary, its replicas those of the other primaries. Since any
-//! core serves any key, nothing is ever redirected.
+//! The rule: each core of each node is one "node" of Redis Cluster, with its own port and its own id; all 16384 slots
+//! are covered; a slot's first is the owning core of its first primary, its replicas those of the other primaries.
+//! Since any core serves any key, nothing is ever redirected.
 //!
 //! Not here: the ring itself (`ring`).
 

@@ -2,9 +2,9 @@
 //!
 //! The rule: a command is read as a whole, and refused as a whole, before its first request is made.
 //!
-//! A `SET` or a `DEL` carries no context, so it replaces what the coordinator holds at that moment; only writes that are
-//! truly concurrent make siblings. `GET` answers the winner among them and keeps them all. Not here: the commands that show
-//! contexts and siblings (`kv`).
+//! A `SET` or a `DEL` carries no context, so it replaces what the coordinator holds at that moment; only writes that
+//! are truly concurrent make siblings. `GET` answers the winner among them and keeps them all. Not here: the commands
+//! that show contexts and siblings (`kv`).
 
 use bytes::Bytes;
 use quorate_net::{
@@ -125,8 +125,8 @@ fn refuse_set_option(command: Command<'_>, option: &[u8]) -> String {
     let known = SET_OPTIONS.iter().find(|(name, _)| option.eq_ignore_ascii_case(name.as_bytes()));
     match known {
         Some((name, arguments)) if command.len() >= 4 + arguments => format!(
-            "ERR SET option '{name}' is not supported, nothing was written: keys do not expire, and a condition cannot be \
-             checked on all replicas at once; use KV.GET and KV.PUT with its context instead"
+            "ERR SET option '{name}' is not supported, nothing was written: keys do not expire, and a condition cannot \
+             be checked on all replicas at once; use KV.GET and KV.PUT with its context instead"
         ),
         _ => "ERR syntax error".to_owned(),
     }

@@ -3,12 +3,12 @@
 //! | command | reply |
 //! |---|---|
 //! | `KV.GET key [R n] [STRICT\|SLOPPY]` | the context, and an array of all siblings, the winner first |
-//! | `KV.PUT key value [CTX context] [W n] [DURABILITY durable\|one\|buffered] [ID token] [STRICT\|SLOPPY]` | the new context |
-//! | `KV.DEL key [CTX context] [W n] [DURABILITY …] [ID token] [STRICT\|SLOPPY]` | the new context |
+//! | `KV.PUT key value [CTX context] [W n] [DURABILITY d] [ID token] [STRICT\|SLOPPY]` | the new context |
+//! | `KV.DEL key [CTX context] [W n] [DURABILITY d] [ID token] [STRICT\|SLOPPY]` | the new context |
 //!
-//! Without `CTX` a write replaces what the coordinator holds; with an empty one it has seen nothing, and makes a sibling.
-//! `ID` names one logical write, so a retry with the same name is applied once. Not here: the context's form
-//! (`context`).
+//! Without `CTX` a write replaces what the coordinator holds; with an empty one it has seen nothing, and makes a
+//! sibling. `d` is `durable`, `one` or `buffered`. `ID` names one logical write, so a retry with the same name is
+//! applied once. Not here: the context's form (`context`).
 
 use bytes::Bytes;
 use quorate_net::{

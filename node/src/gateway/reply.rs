@@ -1,6 +1,7 @@
 //! From the outcomes of requests to the reply of a command.
 //!
-//! The rule: a command of several keys fails as a whole when one of them fails, and says if others may have been written.
+//! The rule: a command of several keys fails as a whole when one of them fails, and says if others may have been
+//! written.
 //!
 //! Not here: which requests a command makes (`data`, `kv`).
 
@@ -158,8 +159,8 @@ fn counts(shape: Shape, outcome: &Outcome) -> bool {
     }
 }
 
-/// The word that a client's library sees first. `TRYAGAIN` makes those for Redis Cluster retry by themselves, which is safe
-/// since nothing was started.
+/// The word that a client's library sees first. `TRYAGAIN` makes those for Redis Cluster retry by themselves, which is
+/// safe since nothing was started.
 fn code(failure: &Failure) -> &'static str {
     match failure {
         Failure::Timeout { .. } => "TIMEOUT",

@@ -44,14 +44,15 @@ pub(super) fn role(_: &mut Client, _: Command<'_>, _: &dyn NodeView, writer: &mu
 
 pub(super) fn refuse_scan(_: &mut Client, _: Command<'_>, _: &dyn NodeView, writer: &mut Writer<'_>) {
     writer.error(
-        "ERR listing keys is not supported: they lie in the order of their hashes, spread over all nodes; keep an index of \
-         your own",
+        "ERR listing keys is not supported: they lie in the order of their hashes, spread over all nodes; keep an \
+         index of your own",
     );
 }
 
 pub(super) fn refuse_flush(_: &mut Client, _: Command<'_>, _: &dyn NodeView, writer: &mut Writer<'_>) {
     writer.error(
-        "ERR deleting all keys at once is not supported, nothing was done: delete them one by one, or start a new cluster",
+        "ERR deleting all keys at once is not supported, nothing was done: delete them one by one, or \
+         start a new cluster",
     );
 }
 

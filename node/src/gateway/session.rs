@@ -1,8 +1,8 @@
 //! One client's connection: commands in, replies out, in order.
 //!
-//! The rule: each command has a place in line from when it is read; its reply is written when all before it are. At most
-//! so many requests are worked on at a time, and reading stops while too much waits, so a client that pipelines without
-//! end costs a bounded amount.
+//! The rule: each command has a place in line from when it is read; its reply is written when all before it are. At
+//! most so many requests are worked on at a time, and reading stops while too much waits, so a client that pipelines
+//! without end costs a bounded amount.
 //!
 //! Not here: what the commands do (`data`, `kv`, `client`, `server`, `cluster`), how outcomes become replies (`reply`).
 
@@ -78,8 +78,8 @@ impl Session {
         Self { parser: CommandParser::new(limits.command_limits()), client: Client::new(origin), line, paused: false }
     }
 
-    /// Handles all complete commands at the front of `input`. Replies that are ready are appended to `out`; what is to be
-    /// asked is appended to `asks`, in order.
+    /// Handles all complete commands at the front of `input`. Replies that are ready are appended to `out`; what is to
+    /// be asked is appended to `asks`, in order.
     pub fn receive(&mut self, input: &[u8], node: &dyn NodeView, asks: &mut Vec<Ask>, out: &mut Vec<u8>) -> Taken {
         let mut consumed = 0;
         loop {
