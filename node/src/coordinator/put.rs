@@ -169,7 +169,7 @@ mod tests {
         PutCoordinator::new(reply_to, node(1), durability, 2, &[node(1), node(2), node(3)], Bytes::new(), false)
     }
 
-    fn is_written(answer: Option<(ReplyTo, Outcome)>) -> bool {
+    fn is_written(answer: Option<&(ReplyTo, Outcome)>) -> bool {
         matches!(answer, Some((_, Outcome::Written { .. })))
     }
 
@@ -182,7 +182,7 @@ mod tests {
         put.handle_replicated(node(3), ReplicaOutcome::Buffered);
         assert!(put.answer().is_none());
         put.handle_own(true);
-        assert!(is_written(put.answer()));
+        assert!(is_written(put.answer().as_ref()));
         assert!(put.answer().is_none() && put.handle_timeout().is_none(), "an answer is given once");
     }
 
@@ -193,14 +193,14 @@ mod tests {
         put.handle_replicated(node(3), ReplicaOutcome::Buffered);
         assert!(put.answer().is_none());
         put.handle_own(true);
-        assert!(is_written(put.answer()));
+        assert!(is_written(put.answer().as_ref()));
     }
 
     #[test]
     fn a_buffered_put_waits_for_no_disk() {
         let mut put = put(Durability::Buffered);
         put.handle_replicated(node(2), ReplicaOutcome::Buffered);
-        assert!(is_written(put.answer()));
+        assert!(is_written(put.answer().as_ref()));
     }
 
     #[test]
