@@ -35,7 +35,7 @@ use crate::{
     start::{Layout, StartError, Started, start},
 };
 
-/// Deadlines are looked at this often. A tick on every executor also wakes one that has parked by mistake.
+/// Deadlines are looked at this often, and an executor that has parked by mistake is woken.
 const TICK: Duration = Duration::from_millis(10);
 
 /// Incomplete requests and unwritten answers of one core, in bytes.
@@ -85,18 +85,20 @@ pub(super) async fn run(plan: CorePlan) -> Result<(), ServeError> {
 
 async fn serve(plan: CorePlan) -> Result<(), ServeError> {
     let CorePlan { me, config, store, data, cluster, seat, signals } = plan;
+    let _heartbeat = heartbeat();
     let transport = Transport::new(BUFFERED_BYTES_MAX);
     // The ports first: a node that is already running is told apart before its files are touched.
     let ports = Ports::bind(&config, me.core).map_err(ServeError::Bind)?;
     let started = open(&config, me, store, data, cluster).await?;
+    // Before anything is waited for: a store that is closed needs them, also when another core did not start.
+    for task in started.tasks {
+        spawn_local(task).detach();
+    }
     let Some((mesh, receivers)) = future::or(async { Some(seat.join().await) }, stopped(&signals)).await else {
         started.core.store().close().await;
         return Ok(());
     };
     let shell = Shell::new(started.core, mesh);
-    for task in started.tasks {
-        spawn_local(task).detach();
-    }
     spawn_local(watch_store(shell.clone())).detach();
     for receiver in receivers {
         spawn_local(receive(shell.clone(), receiver)).detach();
@@ -236,6 +238,16 @@ async fn receive(shell: Rc<Shell>, receiver: MeshReceiver<Vec<u8>>) {
             shell.message(from, frame.access().expect("cores of one node send sound messages"));
         }
     }
+}
+
+/// Wakes an executor that has parked by mistake, from before its store is opened until after it is closed. Runs until it is
+/// dropped.
+pub(super) fn heartbeat() -> Task<()> {
+    spawn_local(async {
+        loop {
+            Timer::new(TICK).await;
+        }
+    })
 }
 
 /// Looks at deadlines until everything shall stop.

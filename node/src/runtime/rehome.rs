@@ -21,7 +21,7 @@ use quorate_engine::{
 };
 use quorate_net::id::{CoreId, Endpoint};
 
-use super::server::ServeError;
+use super::{executor::heartbeat, server::ServeError};
 use crate::{
     config::Config,
     ring::core_of,
@@ -71,7 +71,10 @@ pub fn rehome(config: &Config) -> Result<Report, ServeError> {
             .io_memory(256 << 10)
             .spawn({
                 let config = config.clone();
-                move || async move { copy(&config).await }
+                move || async move {
+                    let _heartbeat = heartbeat();
+                    copy(&config).await
+                }
             })
             .map_err(|error| ServeError::Executor(error.to_string()))?;
         report = copied.join().map_err(|error| ServeError::Executor(error.to_string()))??;
