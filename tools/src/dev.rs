@@ -29,11 +29,14 @@ use signal_hook::{
 
 use crate::{
     failure::{Failure, failed},
-    nodes, pid_file, ports,
+    pid_file, ports, resp,
 };
 
 /// A large data directory may take a while to open.
 const START_MAX: Duration = Duration::from_secs(60);
+
+/// A node that takes longer is asked again.
+const PING_MAX: Duration = Duration::from_secs(1);
 
 /// How often the nodes are looked at. Nothing waits for this but a person.
 const TICK: Duration = Duration::from_millis(50);
@@ -127,7 +130,7 @@ fn wait_until_up(layout: &Layout, processes: &mut Processes, stop: &AtomicBool) 
                 layout::tail(&log)
             )));
         }
-        silent.retain(|(_, address)| !nodes::answers(*address));
+        silent.retain(|(_, address)| !resp::ask(*address, &[b"PING"], PING_MAX).is_ok_and(|answer| answer == b"PONG"));
         let Some((node, address)) = silent.first() else { return Ok(true) };
         if Instant::now() > deadline {
             let log = layout.log(*node);

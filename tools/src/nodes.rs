@@ -42,12 +42,6 @@ impl Seeds {
     }
 }
 
-/// Whether a node answers clients at `address`.
-pub(crate) fn answers(address: SocketAddr) -> bool {
-    let options = ClientOptions { timeout: Duration::from_secs(1), attempts_max: 1 };
-    Client::connect(&[address], options).is_ok()
-}
-
 fn resolve(node: &str) -> Result<Vec<SocketAddr>, Failure> {
     let with_port = node.to_socket_addrs();
     let found = with_port.or_else(|_| (node.trim_matches(['[', ']']), PORT).to_socket_addrs());

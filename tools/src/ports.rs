@@ -2,16 +2,26 @@
 //!
 //! The rule: this is for clear words early; whoever listens later may still be refused, and says so himself.
 
-use std::{io, net::TcpListener};
+use std::{
+    io,
+    net::{SocketAddr, TcpListener},
+    thread,
+    time::{Duration, Instant},
+};
 
 use quorate_node::config::Member;
 
 use crate::failure::{Failure, failed};
 
+/// The kernel closes the listeners of a process with io_uring a moment after the process has ended. A node that was killed
+/// must not keep its successor from starting.
+const LINGER_MAX: Duration = Duration::from_secs(2);
+
 /// An error that names the first address of `member` that cannot be listened on.
 pub(crate) fn check(member: &Member) -> Result<(), Failure> {
+    let deadline = Instant::now() + LINGER_MAX;
     for (setting, address) in member.listeners() {
-        let Err(error) = TcpListener::bind(address) else { continue };
+        let Err(error) = bind(address, deadline) else { continue };
         let of = format!("`{setting}` of node {}", member.id);
         return Err(failed(match error.kind() {
             io::ErrorKind::AddrInUse => format!(
@@ -29,6 +39,19 @@ pub(crate) fn check(member: &Member) -> Result<(), Failure> {
         }));
     }
     Ok(())
+}
+
+/// Whether `address` can be listened on; waits until `deadline` for one that is in use.
+fn bind(address: SocketAddr, deadline: Instant) -> io::Result<()> {
+    loop {
+        match TcpListener::bind(address) {
+            Ok(_) => return Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < deadline => {
+                thread::sleep(Duration::from_millis(5));
+            }
+            Err(error) => return Err(error),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -54,6 +77,19 @@ mod tests {
         let port = taken.local_addr().unwrap().port();
         let error = check(&member(&address, &format!("peer_port = {port}"))).unwrap_err().to_string();
         assert!(error.contains(&format!("{address}:{port} (`peer_port` of node 1) is in use")), "{error}");
+    }
+
+    #[test]
+    fn an_address_that_is_given_up_is_waited_for() {
+        let [.., high, low] = std::process::id().to_be_bytes();
+        let address: SocketAddr = format!("127.252.{high}.{low}:7400").parse().unwrap();
+        let taken = TcpListener::bind(address).unwrap();
+        let giving_up = thread::spawn(move || {
+            thread::sleep(Duration::from_millis(30));
+            drop(taken);
+        });
+        assert!(bind(address, Instant::now() + Duration::from_secs(60)).is_ok());
+        giving_up.join().unwrap();
     }
 
     #[test]
