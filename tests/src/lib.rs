@@ -6,4 +6,5 @@
 //! Not here: what the parts do by themselves (their own tests), real processes (`tests/processes`).
 
 pub mod causality;
+pub mod fuzz;
 pub mod seeds;
