@@ -1,11 +1,14 @@
 //! `quorate bench`: hands over to the load generator.
 
-use quorate_bench::Args;
+use quorate_bench::{Args, Error};
 
 use crate::failure::{Failure, failed};
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
-    let outcome = quorate_bench::run(args).map_err(|error| failed(error.to_string()))?;
+    let outcome = quorate_bench::run(args).map_err(|error| match error {
+        Error::Usage(text) => Failure::Usage(text),
+        error => failed(error.to_string()),
+    })?;
     println!("{outcome}");
     if outcome.passed() { Ok(()) } else { Err(failed("what was to be verified does not hold; see above")) }
 }

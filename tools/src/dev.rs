@@ -59,7 +59,7 @@ pub(crate) struct Args {
     /// The address of the first node; the others follow it [default: 127.0.0.1]
     #[arg(long, value_name = "ADDRESS")]
     address: Option<Ipv4Addr>,
-    /// The shared client port; cores, peers and HTTP are at +1, +100 and +200 [default: 7400]
+    /// The shared client port; cores and peers are at +1 and +100 [default: 7400]
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..=65000))]
     port_base: Option<u16>,
 }
@@ -161,7 +161,7 @@ fn print_ready(layout: &Layout, temporary: bool) {
         cluster.read_quorum,
         cluster.write_quorum
     );
-    println!("  node  clients               cores        peers        HTTP   pid");
+    println!("  node  clients               cores        peers        pid");
     for member in members {
         let range = |first: u16| match member.cores {
             1 => first.to_string(),
@@ -170,11 +170,10 @@ fn print_ready(layout: &Layout, temporary: bool) {
         let clients = format!("{}:{}", member.address, member.port);
         let pid = layout.running(member.id).map_or(String::new(), |pid| pid.as_raw_nonzero().to_string());
         println!(
-            "  {:<4}  {clients:<20}  {:<11}  {:<11}  {:<5}  {pid}",
+            "  {:<4}  {clients:<20}  {:<11}  {:<11}  {pid}",
             member.id.0,
             range(member.core_port),
-            range(member.peer_port),
-            member.http_port
+            range(member.peer_port)
         );
     }
     println!("\nTalk to it:   redis-cli -h {} -p {}", first.address, first.port);
