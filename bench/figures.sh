@@ -1,0 +1,337 @@
+#!/usr/bin/env bash
+# Measures the figures of the README's table anew and prints them as text that can be pasted, with the load average beside
+# each: where both CPUs are busy, latencies are the scheduler's.
+#
+#   bench/figures.sh [all|cpu|throughput|tail|engine|index|written|restart|reads|kill|simulation]...
+#
+# Three nodes of one core each, N=3 R=2 W=2, 1 KiB values, 200,000 keys, 32 connections, unless a row says otherwise.
+# Wants python3; throughput wants redis-server and etcd besides (Debian: redis-server etcd-server).
+# FIGURES_DIR      where the data lie, on the disk to be measured, never in memory [target/figures]
+# FIGURES_SECONDS  of one run [10]        FIGURES_ROUNDS  of what is interleaved [3]
+# FIGURES_KEYS     [200000]               FIGURES_SEEDS   of the simulation [20000]
+# FIGURES_ADDRESS  the first three numbers of loopback addresses that nobody uses [127.0.77]
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+SECS=${FIGURES_SECONDS:-10}
+ROUNDS=${FIGURES_ROUNDS:-3}
+KEYS=${FIGURES_KEYS:-200000}
+SEEDS=${FIGURES_SEEDS:-20000}
+NET=${FIGURES_ADDRESS:-127.0.77}
+PLACE=${FIGURES_DIR:-target/figures}
+TARGET=$(realpath -m "${CARGO_TARGET_DIR:-target}")
+QUORATE=$TARGET/release/quorate
+ETCD_LOAD=$TARGET/peers/release/etcd_load
+NODES=$NET.1:7400,$NET.2:7400,$NET.3:7400
+REDIS=$NET.10:6379
+ETCD=http://$NET.21:2379,http://$NET.22:2379,http://$NET.23:2379
+
+mkdir -p "$PLACE"
+case $(stat -f -c %T "$PLACE") in
+tmpfs | ramfs) echo "$PLACE lies in memory: give a directory on a disk by FIGURES_DIR" >&2 && exit 2 ;;
+esac
+WORK=$(mktemp -d "$(realpath "$PLACE")/run.XXXXXX")
+
+# Stops the shell's own children, and those that were frozen: what is stopped would not hear that it shall end.
+cleanup() {
+    local running
+    mapfile -t running < <(jobs -p)
+    pids 2>/dev/null | xargs -r kill -CONT 2>/dev/null || true
+    ((${#running[@]} == 0)) || kill -CONT "${running[@]}" 2>/dev/null || true
+    ((${#running[@]} == 0)) || kill "${running[@]}" 2>/dev/null || true
+    wait
+    rm -rf "$WORK"
+}
+trap cleanup EXIT
+trap 'exit 130' INT TERM
+
+py() { python3 bench/figures.py "$@"; }
+say() { printf '\n== %s ==\n' "$*"; }
+need() { command -v "$1" >/dev/null || { echo "$1 is missing: $2" >&2 && exit 1; }; }
+
+# quiet WHAT COMMAND...: its output only when it fails.
+quiet() {
+    local what=$1
+    shift
+    "$@" >"$WORK/output" 2>&1 || { echo "$what failed:" >&2 && tail -20 "$WORK/output" >&2 && exit 1; }
+}
+
+# bench NAME OPTION...: a run against the cluster, its report in $WORK/NAME.json.
+bench() {
+    local name=$1
+    shift
+    quiet "quorate bench ($name)" "$QUORATE" bench --target native --servers "$NODES" --keys "$KEYS" --quiet \
+        --json "$WORK/$name.json" "$@"
+}
+
+put_load() { bench "$1" --workload put --durability durable --duration "${SECS}s" "${@:2}"; }
+get_load() { bench "$1" --workload get --duration "${SECS}s" "${@:2}"; }
+load_keys() { bench load --workload load --pipeline 8 "$@"; }
+
+# cluster [NODES [LINE...]]: a new cluster in $WORK/cluster, with these lines at the end of each configuration.
+cluster() {
+    local nodes=${1:-3} config
+    rm -rf "$WORK/cluster"
+    dev --nodes "$nodes" --cores 1 --address "$NET.1"
+    if (($# > 1)); then
+        stop "$DEV"
+        for config in "$WORK"/cluster/node-*/config.toml; do printf '%s\n' "${@:2}" >>"$config"; done
+        dev
+    fi
+}
+
+dev() {
+    : >"$WORK/dev.log"
+    "$QUORATE" dev --dir "$WORK/cluster" "$@" >>"$WORK/dev.log" 2>&1 &
+    DEV=$!
+    until grep -q '^Stop it:' "$WORK/dev.log"; do
+        kill -0 "$DEV" 2>/dev/null || { cat "$WORK/dev.log" >&2 && exit 1; }
+        sleep 0.1
+    done
+}
+
+# In order: waits until it is gone.
+stop() {
+    kill "$1"
+    wait "$1" || { echo "it did not stop in order:" >&2 && tail "$WORK/dev.log" >&2 && exit 1; }
+}
+
+pids() { cat "$WORK"/cluster/node-*/pid; }
+info() { IFS=, read -ra nodes <<<"$NODES" && mapfile -t all < <(pids) && py info "${nodes[@]:0:${#all[@]}}" -- "${all[@]}"; }
+start_disk() { quiet "quorate bench disk" "$QUORATE" bench disk "$WORK" --json && cp "$WORK/output" "$WORK/$1.json"; }
+
+row_cpu() {
+    say "cluster CPU an operation: get <= 45 us, durable put <= 100 us"
+    cluster
+    load_keys
+    local gets=() puts=() round
+    for ((round = 1; round <= ROUNDS; round++)); do
+        get_load get --dir "$WORK/cluster" && py run "get $round" "$WORK/get.json"
+        put_load put --dir "$WORK/cluster" && py run "durable put $round" "$WORK/put.json"
+        gets+=("$(py figure "$WORK/get.json" cpu)")
+        puts+=("$(py figure "$WORK/put.json" cpu)")
+    done
+    py spread "get" "us" "${gets[@]}"
+    py spread "durable put" "us" "${puts[@]}"
+    stop "$DEV"
+}
+
+start_redis() {
+    mkdir "$WORK/redis"
+    # No rewriting of its file while it is measured: that would cost Redis alone.
+    redis-server --bind "${REDIS%:*}" --port "${REDIS#*:}" --dir "$WORK/redis" --appendonly yes --appendfsync always \
+        --save '' --auto-aof-rewrite-percentage 0 >"$WORK/redis.log" 2>&1 &
+    REDIS_PID=$!
+}
+
+start_etcd() {
+    local id peers=one=http://$NET.21:2380,two=http://$NET.22:2380,three=http://$NET.23:2380
+    ETCD_PIDS=()
+    for id in 1:one 2:two 3:three; do
+        local url=http://$NET.2${id%:*}
+        # Keeping all versions (8 GiB of room, no compaction) is what costs etcd least.
+        etcd --name "${id#*:}" --data-dir "$WORK/etcd-${id%:*}" --initial-cluster "$peers" --initial-cluster-state new \
+            --listen-peer-urls "$url:2380" --initial-advertise-peer-urls "$url:2380" --listen-client-urls "$url:2379" \
+            --advertise-client-urls "$url:2379" --quota-backend-bytes $((8 << 30)) >"$WORK/etcd-${id%:*}.log" 2>&1 &
+        ETCD_PIDS+=($!)
+    done
+}
+
+redis_load() {
+    quiet "redis ($1)" "$QUORATE" bench --target resp --servers "$REDIS" --keys "$KEYS" --quiet --json "$WORK/$1.json" \
+        "${@:2}"
+}
+
+etcd_load() { quiet "etcd ($1)" "$ETCD_LOAD" --endpoints "$ETCD" --keys "$KEYS" "${@:2}" && cp "$WORK/output" "$WORK/$1.json"; }
+
+# Only one of the three runs at a time; the others do not even wake up.
+freeze() { kill -STOP "$@"; }
+
+# patiently COMMAND...: until it succeeds, for who was frozen or has just started.
+patiently() {
+    local deadline=$((SECONDS + 60))
+    until ("$@") 2>/dev/null; do
+        ((SECONDS < deadline)) || { "$@" && return; }
+        sleep 0.2
+    done
+}
+
+row_throughput() {
+    need redis-server "apt-get install redis-server"
+    need etcd "apt-get install etcd-server"
+    [[ -x $ETCD_LOAD ]] || quiet "building etcd_load" env CARGO_TARGET_DIR="$TARGET/peers" cargo build --release --locked \
+        --manifest-path bench/peers/Cargo.toml
+    say "durable puts, three copies: >= 0.5 x one redis-server (appendfsync always), >= 3 x three nodes of etcd"
+    local ours=() redis=() etcd=() nodes round
+    cluster
+    load_keys
+    mapfile -t nodes < <(pids)
+    freeze "${nodes[@]}"
+    start_redis
+    patiently redis_load warm --workload get --operations 1
+    redis_load load --workload load --pipeline 8
+    freeze "$REDIS_PID"
+    start_etcd
+    patiently etcd_load warm --duration 0.2 --warmup 0
+    etcd_load load --prepare --duration 0
+    freeze "${ETCD_PIDS[@]}"
+    for ((round = 1; round <= ROUNDS; round++)); do
+        kill -CONT "${nodes[@]}" && patiently bench warm --workload put --duration 1s
+        put_load ours && py run "Quorate $round" "$WORK/ours.json"
+        freeze "${nodes[@]}" && kill -CONT "$REDIS_PID"
+        redis_load redis --workload put --duration "${SECS}s" && py run "Redis $round" "$WORK/redis.json"
+        freeze "$REDIS_PID" && kill -CONT "${ETCD_PIDS[@]}"
+        patiently etcd_load warm --duration 1 --warmup 0
+        etcd_load etcd --duration "$SECS" && py run "etcd $round" "$WORK/etcd.json"
+        freeze "${ETCD_PIDS[@]}"
+        ours+=("$(py figure "$WORK/ours.json" rate)")
+        redis+=("$(py figure "$WORK/redis.json" rate)")
+        etcd+=("$(py figure "$WORK/etcd.json" rate)")
+    done
+    py spread "Quorate, 3 nodes" "puts/s" "${ours[@]}"
+    py spread "Redis, 1 node" "puts/s" "${redis[@]}"
+    py spread "etcd, 3 nodes" "puts/s" "${etcd[@]}"
+    py ratio "Quorate / Redis" "${ours[@]}" "${redis[@]}"
+    py ratio "Quorate / etcd" "${ours[@]}" "${etcd[@]}"
+    kill -CONT "${nodes[@]}" "$REDIS_PID" "${ETCD_PIDS[@]}"
+    kill "$REDIS_PID" "${ETCD_PIDS[@]}"
+    wait "$REDIS_PID" "${ETCD_PIDS[@]}" || true
+    stop "$DEV"
+    rm -rf "$WORK/redis" "$WORK"/etcd-?
+}
+
+row_tail() {
+    say "durable puts at a fixed 1,000/s: p99.9 <= 15 ms where the disk allows it"
+    cluster
+    load_keys
+    start_disk before && py disk "disk before" "$WORK/before.json"
+    bench tail --workload put --durability durable --rate 1000 --duration "$((2 * SECS))s"
+    py run "1,000 puts/s" "$WORK/tail.json"
+    start_disk after && py disk "disk after" "$WORK/after.json"
+    stop "$DEV"
+}
+
+row_engine() {
+    say "engine alone, one core: 32 writers of 100 B durable >= 150,000/s, p99.9 <= 2 x that of bare DSYNC writes"
+    cargo run -q --release -p quorate-bench --example engine_load -- "$WORK" 3 1000000 | sed 's/^/  /'
+}
+
+row_index() {
+    say "index while 8,000,000 keys are loaded: <= 32 bytes a key, no insert over 100 us"
+    cargo run -q --release -p quorate-bench --example index_load | sed 's/^/  /'
+}
+
+row_written() {
+    say "bytes written per 1 KiB durable put and node at saturation, 64 connections: <= 1.5 x"
+    cluster 3 '[store]' 'capacity = "1GiB"'
+    info >"$WORK/before.json"
+    load_keys
+    info >"$WORK/after.json"
+    echo "  While a segment is used for the first time, its zeroing ahead doubles what is written; recycled ones are not zeroed."
+    py written "first fill, loading" "$WORK/before.json" "$WORK/after.json" 3
+    local burst
+    # Steady once a burst prepares next to nothing: a recycled segment costs its header.
+    for ((burst = 1; ; burst++)); do
+        cp "$WORK/after.json" "$WORK/before.json"
+        put_load burst --connections 64
+        info >"$WORK/after.json"
+        (($(py per-put store_prepared_bytes "$WORK/before.json" "$WORK/after.json" 3) >= 32)) || break
+        py written "first fill, puts $burst" "$WORK/before.json" "$WORK/after.json" 3
+        ((burst < 60)) || { echo "the store still makes new segments after $burst bursts" >&2 && exit 1; }
+    done
+    cp "$WORK/after.json" "$WORK/before.json"
+    SECS=$((2 * SECS)) put_load steady --connections 64
+    info >"$WORK/after.json"
+    py run "steady state" "$WORK/steady.json"
+    py written "steady state" "$WORK/before.json" "$WORK/after.json" 3
+    stop "$DEV"
+}
+
+# serve_again LABEL: starts node 1 by itself and measures from the call until it gives a value; leaves its pid in SERVE.
+serve_again() {
+    local begun took
+    begun=$(date +%s.%N)
+    "$QUORATE" serve --config "$WORK/cluster/node-1/config.toml" >"$WORK/serve.log" 2>&1 &
+    SERVE=$!
+    took=$(py answer "$NET.1:7400" key:000000000000 100 "$begun" 60)
+    echo "  $1: $took s  load $(cut -d' ' -f1 /proc/loadavg)"
+}
+
+row_restart() {
+    say "restart of a node with 1,000,000 keys of 100 B, from the call to the first value: <= 1 s, <= 5 s without checkpoint"
+    local NODES=$NET.1:7400 round
+    cluster 1
+    KEYS=1000000 load_keys --value-size 100B
+    stop "$DEV"
+    for ((round = 1; round <= ROUNDS; round++)); do
+        serve_again "stopped in order, from its checkpoint"
+        kill "$SERVE" && wait "$SERVE"
+    done
+    for ((round = 1; round <= ROUNDS; round++)); do
+        serve_again "(in between)" >"$WORK/output"
+        kill -9 "$SERVE" && { wait "$SERVE" 2>/dev/null || true; }
+        find "$WORK/cluster/node-1/data" -name 'checkpoint*' -delete
+        serve_again "kill -9, no checkpoint"
+        kill "$SERVE" && wait "$SERVE"
+    done
+}
+
+row_reads() {
+    say "disk reads: none a put in steady state, <= 1 a get cluster-wide; the record cache holds 16 MiB, so that gets miss"
+    cluster 3 '[store]' 'cache = "16MiB"'
+    load_keys
+    put_load warm
+    local kind
+    for kind in put get; do
+        info >"$WORK/before.json"
+        "${kind}_load" "$kind"
+        info >"$WORK/after.json"
+        py reads "$kind" "$WORK/before.json" "$WORK/after.json" "$WORK/$kind.json"
+    done
+    stop "$DEV"
+}
+
+row_kill() {
+    local rounds=5 round node load
+    say "five rounds of kill -9 of all nodes under load: 0 acknowledged writes lost"
+    cluster
+    load_keys
+    "$QUORATE" bench --target native --servers "$NODES" --keys "$KEYS" --quiet --json "$WORK/kill.json" --workload mix \
+        --durability durable --verify --verify-wait 60s --duration "$((rounds * SECS))s" >"$WORK/kill.log" 2>&1 &
+    load=$!
+    for ((round = 1; round <= rounds; round++)); do
+        sleep "$((SECS * 2 / 3))"
+        local dead
+        mapfile -t dead < <(pids)
+        kill -9 "${dead[@]}"
+        # A node's address and directory are free once its process is gone.
+        for node in "${dead[@]}"; do while [[ -d /proc/$node ]]; do sleep 0.02; done; done
+        for node in "$WORK"/cluster/node-*; do
+            # Not a job of this shell, which would tell of each kill: `dev` stops what was started by hand.
+            "$QUORATE" serve --config "$node/config.toml" >>"$node/log" 2>&1 &
+            disown
+        done
+    done
+    wait "$load" || { echo "the load that verifies failed, or found a loss:" >&2 && cat "$WORK/kill.log" >&2 && exit 1; }
+    py verdict "$WORK/kill.json"
+    stop "$DEV"
+}
+
+row_simulation() {
+    say "simulation: no violation in 20,000 seeds, >= 500 seeds a minute"
+    local begun=$EPOCHREALTIME
+    quiet "the simulation of $SEEDS seeds" "$QUORATE" sim --seeds "$SEEDS"
+    tail -3 "$WORK/output" | sed 's/^/  /'
+    awk -v n="$SEEDS" -v a="$begun" -v b="$EPOCHREALTIME" -v l="$(cut -d' ' -f1 /proc/loadavg)" \
+        'BEGIN { printf "  %d seeds in %.0f s: %.0f a minute  load %s\n", n, b - a, n * 60 / (b - a), l }'
+}
+
+ROWS=(cpu throughput tail engine index written restart reads kill simulation)
+[[ $# == 0 || $* == all ]] || ROWS=("$@")
+for row in "${ROWS[@]}"; do
+    declare -F "row_$row" >/dev/null || { sed -n '2,13s/^# \{0,1\}//p' "$0" >&2 && exit 2; }
+done
+need python3 "apt-get install python3"
+cargo build -q --release -p quorate
+echo "Quorate $(git rev-parse --short HEAD 2>/dev/null), $(nproc) CPUs, Linux $(uname -r), $(stat -f -c %T "$PLACE"), $(date -I)"
+for row in "${ROWS[@]}"; do "row_$row"; done
