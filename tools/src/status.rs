@@ -31,35 +31,52 @@ pub(crate) struct Args {
     json: bool,
 }
 
-/// What a node says of itself, by name; or why it says nothing.
+/// What a core says of itself, by name; or why it says nothing.
 type Description = Result<BTreeMap<String, String>, String>;
+
+/// A node and what each of its cores says.
+struct Described {
+    node: MappedNode,
+    cores: Vec<Description>,
+}
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let client = args.seeds.connect()?;
     let map = client.map();
-    // All at once: a few silent nodes shall not add up.
-    let descriptions: Vec<Description> = thread::scope(|scope| {
-        let asked: Vec<_> = map.nodes.iter().map(|node| scope.spawn(|| describe(node))).collect();
-        asked.into_iter().map(|thread| thread.join().expect("a node's description does not panic")).collect()
+    // All at once: a few silent cores shall not add up.
+    let nodes: Vec<Described> = thread::scope(|scope| {
+        let ask = |node: &MappedNode, core: u16| {
+            let node = node.clone();
+            scope.spawn(move || describe(&node, core))
+        };
+        let asked: Vec<(&MappedNode, Vec<_>)> =
+            map.nodes.iter().map(|node| (node, (0..node.cores).map(|core| ask(node, core)).collect())).collect();
+        let join = |thread: thread::ScopedJoinHandle<'_, _>| thread.join().expect("asking does not panic");
+        let described = |(node, cores): (&MappedNode, Vec<_>)| Described {
+            node: node.clone(),
+            cores: cores.into_iter().map(join).collect(),
+        };
+        asked.into_iter().map(described).collect()
     });
     let (partitions, replicas) = (map.preference.len(), map.replicas);
-    let rows: Vec<(&MappedNode, Description)> = map.nodes.iter().zip(descriptions).collect();
     if args.json {
-        println!("{}", json!({"partitions": partitions, "replicas": replicas, "nodes": as_json(&rows)}));
+        let listed: Vec<Value> = nodes.iter().map(as_json).collect();
+        println!("{}", json!({"partitions": partitions, "replicas": replicas, "nodes": listed}));
     } else {
-        let reachable = rows.iter().filter(|(_, description)| description.is_ok()).count();
-        println!("{reachable} of {} nodes answer; {partitions} partitions, N={replicas}\n", rows.len());
-        print!("{}", as_table(&rows));
+        let whole = nodes.iter().filter(|node| node.cores.iter().all(Result::is_ok)).count();
+        println!("{whole} of {} nodes answer; {partitions} partitions, N={replicas}\n", nodes.len());
+        print!("{}", as_table(&nodes));
     }
-    if rows.iter().all(|(_, description)| description.is_err()) {
+    if nodes.iter().all(|node| node.cores.iter().all(Result::is_err)) {
         return Err(failed("no node of the cluster answers"));
     }
     Ok(())
 }
 
-fn describe(node: &MappedNode) -> Description {
+fn describe(node: &MappedNode, core: u16) -> Description {
     let address: IpAddr = node.address.parse().map_err(|_| format!("`{}` is no address", node.address))?;
-    let answer = resp::ask(SocketAddr::new(address, node.port), &[b"INFO"], ANSWER_MAX);
+    let port = node.core_port.checked_add(core).ok_or("there is no such port")?;
+    let answer = resp::ask(SocketAddr::new(address, port), &[b"INFO", b"everything"], ANSWER_MAX);
     let text = answer.map_err(|error| error.to_string())?;
     Ok(parse(&String::from_utf8_lossy(&text)))
 }
@@ -70,69 +87,75 @@ fn parse(info: &str) -> BTreeMap<String, String> {
     pairs.map(|(name, value)| (name.trim().to_owned(), value.trim().to_owned())).collect()
 }
 
-fn as_json(rows: &[(&MappedNode, Description)]) -> Value {
-    let nodes = rows.iter().map(|(node, description)| {
-        let mut value = json!({
-            "id": node.id.0,
-            "address": node.address,
-            "port": node.port,
-            "cores": node.cores,
-            "reachable": description.is_ok(),
-        });
-        match description {
-            Ok(info) => value["info"] = json!(info),
-            Err(error) => value["error"] = json!(error),
-        }
-        value
+fn as_json(described: &Described) -> Value {
+    let Described { node, cores } = described;
+    let cores = cores.iter().enumerate().map(|(core, description)| match description {
+        Ok(info) => json!({"core": core, "reachable": true, "info": info}),
+        Err(error) => json!({"core": core, "reachable": false, "error": error}),
     });
-    Value::Array(nodes.collect())
+    json!({
+        "id": node.id.0,
+        "address": node.address,
+        "port": node.port,
+        "reachable": described.cores.iter().all(Result::is_ok),
+        "cores": cores.collect::<Vec<_>>(),
+    })
 }
 
-fn as_table(rows: &[(&MappedNode, Description)]) -> String {
-    let mut table = vec![COLUMNS.map(|(title, _)| title.to_owned()).to_vec()];
-    for (node, description) in rows {
+fn as_table(nodes: &[Described]) -> String {
+    let titles = ["node", "clients", "cores", "version", "up", "keys", "disk", "commits"];
+    let mut table = vec![titles.map(str::to_owned).to_vec()];
+    for Described { node, cores } in nodes {
+        let answering: Vec<&BTreeMap<String, String>> = cores.iter().flatten().collect();
         let mut row = vec![node.id.to_string(), format!("{}:{}", node.address, node.port), node.cores.to_string()];
-        match description {
-            Ok(info) => row.extend(COLUMNS[3..].iter().map(|(_, names)| cell(info, names))),
-            Err(error) => row.push(format!("does not answer: {error}")),
+        if let Some(first) = answering.first() {
+            row.push(first.get("quorate_version").cloned().unwrap_or_default());
+            row.push(
+                first.get("uptime_in_seconds").and_then(|text| text.parse().ok()).map_or_else(String::new, duration),
+            );
+            row.push(sum(&answering, |core| number(core, "store_keys")));
+            let disk: u64 = answering.iter().filter_map(|core| disk_bytes(core)).sum();
+            row.push(size(disk));
+            row.push(sum(&answering, |core| number(core, "store_commits")));
         }
         table.push(row);
+        for (core, description) in cores.iter().enumerate() {
+            if let Err(error) = description {
+                table.push(vec![String::new(), format!("core {core} does not answer: {error}")]);
+            }
+        }
     }
-    // An error goes on over the columns that are missing for it.
+    aligned(&table)
+}
+
+/// In columns; the last cell of a row that has too few goes on over the columns that it lacks.
+fn aligned(table: &[Vec<String>]) -> String {
+    let columns = table[0].len();
     let width = |column: usize| {
-        let rows = table.iter().filter(|row| row.len() == COLUMNS.len() || column < row.len() - 1);
+        let rows = table.iter().filter(|row| row.len() == columns || column + 1 < row.len());
         rows.map(|row| row[column].chars().count()).max().unwrap_or(0)
     };
-    let widths: Vec<usize> = (0..COLUMNS.len()).map(width).collect();
+    let widths: Vec<usize> = (0..columns).map(width).collect();
     let mut text = String::new();
     for row in table {
-        let cells = row.iter().zip(&widths).map(|(cell, &width)| format!("{cell:<width$}"));
-        text += cells.collect::<Vec<_>>().join("  ").trim_end();
+        let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, &width)| format!("{cell:<width$}")).collect();
+        text += cells.join("  ").trim_end();
         text.push('\n');
     }
     text
 }
 
-/// The title of each column, and INFO's names for it, of which the first that is there is shown.
-const COLUMNS: [(&str, &[&str]); 8] = [
-    ("node", &[]),
-    ("clients", &[]),
-    ("cores", &[]),
-    ("version", &["quorate_version"]),
-    ("up", &["uptime_in_seconds"]),
-    ("keys", &["keys"]),
-    ("disk", &["disk_bytes"]),
-    ("commits", &["commits"]),
-];
+fn number(info: &BTreeMap<String, String>, name: &str) -> Option<u64> {
+    info.get(name)?.parse().ok()
+}
 
-fn cell(info: &BTreeMap<String, String>, names: &[&str]) -> String {
-    let value = names.iter().find_map(|name| info.get(*name));
-    let Some(value) = value else { return "-".to_owned() };
-    match (names[0], value.parse::<u64>()) {
-        ("disk_bytes", Ok(bytes)) => size(bytes),
-        ("uptime_in_seconds", Ok(seconds)) => duration(seconds),
-        _ => value.clone(),
-    }
+fn disk_bytes(info: &BTreeMap<String, String>) -> Option<u64> {
+    number(info, "store_segments")?.checked_mul(number(info, "store_segment_bytes")?)
+}
+
+fn sum(cores: &[&BTreeMap<String, String>], figure: impl Fn(&BTreeMap<String, String>) -> Option<u64>) -> String {
+    let figures: Vec<u64> = cores.iter().filter_map(|core| figure(core)).collect();
+    if figures.is_empty() { "-".to_owned() } else { figures.iter().sum::<u64>().to_string() }
 }
 
 fn size(bytes: u64) -> String {
@@ -163,18 +186,26 @@ mod tests {
     }
 
     #[test]
-    fn a_silent_node_is_a_line() {
-        let info =
-            parse("# Server\r\nquorate_version:1.2.3\r\nuptime_in_seconds:3700\r\n\r\nkeys:12\r\ndisk_bytes:2048\r\n");
-        let (first, second) = (node(1), node(2));
-        let rows = [(&first, Ok(info)), (&second, Err("refused".to_owned()))];
-        let table = as_table(&rows);
-        let lines: Vec<&str> = table.lines().collect();
-        assert_eq!(lines[0], "node  clients         cores  version  up     keys  disk     commits");
-        assert_eq!(lines[1], "1     127.0.0.1:7400  2      1.2.3    1h 1m  12    2.0 KiB  -");
-        assert_eq!(lines[2], "2     127.0.0.2:7400  2      does not answer: refused");
-        let value = as_json(&rows);
-        assert_eq!((&value[0]["reachable"], &value[0]["info"]["keys"]), (&json!(true), &json!("12")));
-        assert_eq!((&value[1]["reachable"], &value[1]["error"]), (&json!(false), &json!("refused")));
+    fn cores_are_added_up_and_a_silent_one_is_a_line() {
+        let info = "# Server\r\nquorate_version:1.2.3\r\nuptime_in_seconds:3700\r\n\r\nstore_keys:12\r\nstore_segments:2\r\n\
+                    store_segment_bytes:1024\r\n";
+        let nodes = [
+            Described { node: node(1), cores: vec![Ok(parse(info)), Ok(parse(info))] },
+            Described { node: node(2), cores: vec![Ok(parse(info)), Err("refused".to_owned())] },
+            Described { node: node(3), cores: vec![Err("refused".to_owned()), Err("refused".to_owned())] },
+        ];
+        let wanted = "\
+node  clients         cores  version  up     keys  disk     commits
+1     127.0.0.1:7400  2      1.2.3    1h 1m  24    4.0 KiB  -
+2     127.0.0.2:7400  2      1.2.3    1h 1m  12    2.0 KiB  -
+      core 1 does not answer: refused
+3     127.0.0.3:7400  2
+      core 0 does not answer: refused
+      core 1 does not answer: refused
+";
+        assert_eq!(as_table(&nodes), wanted);
+        let value = as_json(&nodes[1]);
+        assert_eq!((&value["reachable"], &value["cores"][0]["info"]["store_keys"]), (&json!(false), &json!("12")));
+        assert_eq!((&value["cores"][1]["reachable"], &value["cores"][1]["error"]), (&json!(false), &json!("refused")));
     }
 }
