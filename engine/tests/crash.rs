@@ -123,6 +123,42 @@ fn nothing_acknowledged_is_lost_over_many_crashes() {
     }
 }
 
+/// A long queue: much is in RAM, in the index and in images of it, that is not on the disk yet. Neither a checkpoint nor
+/// the recycling of a segment may count on it.
+#[test]
+fn nothing_counts_on_what_is_still_queued() {
+    let mut checkpoints = 0;
+    for seed in seeds(150) {
+        let mut config = config();
+        config.commits_in_flight = 1;
+        config.queue_bytes_max = 2 << 20;
+        config.segments_ready = 8;
+        config.segments_max = 24;
+        config.checkpoint_log_bytes = 200 << 10;
+        let mut world = World::new(seed, config);
+        world.open();
+        world.run_for(Duration::from_millis(200));
+        for round in 0..4 {
+            for key in 0..KEYS {
+                let length = 2000 + world.random.index(10_000);
+                world.append(key, length, false).unwrap();
+            }
+            if round < 3 {
+                world.make_durable();
+                world.run_for(Duration::from_millis(20));
+            }
+        }
+        let pause = world.random.range(1..4000);
+        world.run_for(Duration::from_micros(pause));
+        checkpoints += world.store().statistics().checkpoints;
+        world.crash();
+        world.open();
+        assert_eq!(world.report.damaged, 0, "seed {seed}");
+        world.check_recovered(0..KEYS);
+    }
+    assert!(checkpoints > 100, "{checkpoints}");
+}
+
 #[test]
 fn an_idle_store_comes_to_rest() {
     let mut world = World::new(9, config());
