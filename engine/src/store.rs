@@ -339,9 +339,7 @@ impl<D: Disk> Store<D> {
         let at = place.offset() as usize - begin;
         let verified = bytes
             .get(at..at + place.length() as usize)
-            .and_then(|bytes| record::verify(bytes, segment.salt, place.offset()))
-            // A misdirected write may have left a sound record of another version here.
-            .filter(|(record, _)| record.stable_hash == self.shared.versions.stable_hash(entry.summary));
+            .and_then(|bytes| record::verify(bytes, segment.salt, place.offset()));
         let Some((record, _)) = verified else { return Ok(ReadAt::Corrupt) };
         Ok(match wanted {
             Some((partition, _)) if record.partition != partition => ReadAt::Corrupt,
