@@ -329,6 +329,12 @@ impl<D: Disk> Core<D> {
         self.statistics
     }
 
+    /// Cores of other nodes that cannot be reached.
+    #[must_use]
+    pub fn peers_down(&self) -> usize {
+        self.down.len()
+    }
+
     /// Requests and loads under way, and answers that wait for the disk.
     #[must_use]
     pub fn queue_length(&self) -> usize {

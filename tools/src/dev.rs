@@ -9,7 +9,7 @@ mod layout;
 mod processes;
 
 use std::{
-    net::Ipv4Addr,
+    net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -36,7 +36,7 @@ use crate::{
 const START_MAX: Duration = Duration::from_secs(60);
 
 /// A node that takes longer is asked again.
-const PING_MAX: Duration = Duration::from_secs(1);
+const INFO_MAX: Duration = Duration::from_secs(1);
 
 /// How often the nodes are looked at. Nothing waits for this but a person.
 const TICK: Duration = Duration::from_millis(50);
@@ -116,7 +116,7 @@ fn stop_flag() -> Result<Arc<AtomicBool>, Failure> {
     Ok(stop)
 }
 
-/// True when all nodes answer; false when it was told to stop before that.
+/// True when all nodes serve and have found each other; false when it was told to stop before that.
 fn wait_until_up(layout: &Layout, processes: &mut Processes, stop: &AtomicBool) -> Result<bool, Failure> {
     let deadline = Instant::now() + START_MAX;
     let mut silent: Vec<_> =
@@ -130,7 +130,7 @@ fn wait_until_up(layout: &Layout, processes: &mut Processes, stop: &AtomicBool) 
                 layout::tail(&log)
             )));
         }
-        silent.retain(|(_, address)| !resp::ask(*address, &[b"PING"], PING_MAX).is_ok_and(|answer| answer == b"PONG"));
+        silent.retain(|(_, address)| !is_up(*address));
         let Some((node, address)) = silent.first() else { return Ok(true) };
         if Instant::now() > deadline {
             let log = layout.log(*node);
@@ -146,7 +146,13 @@ fn wait_until_up(layout: &Layout, processes: &mut Processes, stop: &AtomicBool) 
     Ok(false)
 }
 
-fn client_addresses(member: &Member) -> impl Iterator<Item = std::net::SocketAddr> {
+/// Whether the core at `address` serves, and has found all its peers: until then it may lack a quorum.
+fn is_up(address: SocketAddr) -> bool {
+    let answer = resp::ask(address, &[b"INFO", b"quorate"], INFO_MAX);
+    answer.is_ok_and(|info| String::from_utf8_lossy(&info).lines().any(|line| line == "peers_down:0"))
+}
+
+fn client_addresses(member: &Member) -> impl Iterator<Item = SocketAddr> {
     member.listeners().into_iter().filter(|(setting, _)| ["port", "core_port"].contains(setting)).map(|(_, at)| at)
 }
 

@@ -121,8 +121,9 @@ impl NodeView for View {
     }
 
     fn figures(&self) -> Vec<(&'static str, u64)> {
-        let (core, queue, store) =
-            self.shell.look(|core| (core.statistics(), core.queue_length(), core.store().statistics()));
+        let (core, queue, peers_down, store) = self
+            .shell
+            .look(|core| (core.statistics(), core.queue_length(), core.peers_down(), core.store().statistics()));
         vec![
             ("gets", core.gets),
             ("puts", core.puts),
@@ -137,6 +138,7 @@ impl NodeView for View {
             ("actor_renewals", core.actor_renewals),
             ("malformed", core.malformed),
             ("queue_length", queue as u64),
+            ("peers_down", peers_down as u64),
             ("messages_unsent", self.shell.unsent()),
             ("store_keys", store.keys),
             ("store_index_bytes", store.index_bytes),
