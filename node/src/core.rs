@@ -481,6 +481,10 @@ impl<D: Disk> Core<D> {
             // When there is too much to remember, every report counts as new.
             more |= self.damaged.len() >= DAMAGED_MAX || self.damaged.insert((damage.segment, damage.offset));
         }
+        if more {
+            // A write that is remembered may be among what is lost: its retry must be made anew.
+            self.tokens = Tokens::default();
+        }
         if more && self.actor.take().is_some() {
             self.statistics.actor_renewals += 1;
             out.push(Effect::RenewActor);

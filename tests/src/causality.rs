@@ -131,6 +131,13 @@ impl Histories {
         Ok(event)
     }
 
+    /// Takes back the write that was added last.
+    pub fn remove_last(&mut self) {
+        if let Some(write) = self.writes.pop() {
+            self.by_dot.remove(&write.dot);
+        }
+    }
+
     /// The number of the write with this dot.
     #[must_use]
     pub fn event(&self, dot: Dot) -> Option<usize> {

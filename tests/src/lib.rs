@@ -6,5 +6,13 @@
 //! Not here: what the parts do by themselves (their own tests), real processes (`tests/processes`).
 
 pub mod causality;
+pub mod checkers;
+pub mod clock;
+pub mod faults;
 pub mod fuzz;
+pub mod history;
+pub mod network;
 pub mod seeds;
+pub mod simulation;
+pub mod workload;
+pub mod world;

@@ -2,4 +2,5 @@
 
 mod integration {
     mod algebra;
+    mod seeds;
 }

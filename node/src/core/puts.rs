@@ -75,7 +75,7 @@ impl<D: Disk> Core<D> {
             let known = self.tokens.contains(&key, token)
                 || local.object.iter().flat_map(|o| &o.siblings).any(|sibling| sibling.token == Some(token));
             if let Some(object) = local.object.as_ref().filter(|_| known) {
-                let fan_out = self.again(&key, object, pending);
+                let fan_out = self.again(&key, object, token, context, pending);
                 return self.fan_out(now, &job, quorum, fan_out, out);
             }
         }
@@ -152,8 +152,28 @@ impl<D: Disk> Core<D> {
 
     /// A write whose token is known is not made again: what it became is sent out again, so that the answer rests on W
     /// copies as ever.
-    fn again(&self, key: &[u8], object: &Object, pending: Option<Sequence>) -> FanOut {
-        let context = Context { seen: object.clock.clone(), version: object.version() };
+    ///
+    /// Its context covers the write and what its writer had seen. When siblings have come meanwhile, what a blind write
+    /// had seen cannot be told any more: its context then covers nothing, which only means that a put with it replaces
+    /// nothing.
+    fn again(
+        &self,
+        key: &[u8],
+        object: &Object,
+        token: u128,
+        context: Option<Context>,
+        pending: Option<Sequence>,
+    ) -> FanOut {
+        let write = object.siblings.iter().find(|sibling| sibling.token == Some(token)).map(|sibling| sibling.dot);
+        let context = if write.is_some() && object.siblings.len() == 1 {
+            Context { seen: object.clock.clone(), version: object.version() }
+        } else {
+            let seen = context.map(|mut context| {
+                write.into_iter().for_each(|dot| context.seen.add(dot));
+                context.seen
+            });
+            Context { seen: seen.unwrap_or_default(), version: VersionHash::ABSENT }
+        };
         FanOut {
             base: object.version(),
             body: object.encode(),

@@ -122,7 +122,7 @@ impl<D: Disk> Core<D> {
             ProbedVersion::Absent
         } else if let Some(body) = self.store.recent(partition, key) {
             ProbedVersion::Object(body)
-        } else if self.loads.len() >= self.settings.operations_max {
+        } else if self.queue_length() >= self.settings.operations_max {
             ProbedVersion::Unknown
         } else {
             self.statistics.get_loads += 1;
@@ -131,6 +131,9 @@ impl<D: Disk> Core<D> {
         };
         match pending {
             // What a crash could still take back is not shown.
+            Some(_) if self.queue_length() >= self.settings.operations_max => {
+                Self::tell_version(from, operation, ProbedVersion::Unknown, out);
+            }
             Some(sequence) => self.when_durable(sequence, Waiter::Probed { to: from, operation, version }),
             None => Self::tell_version(from, operation, version, out),
         }
@@ -206,7 +209,8 @@ impl<D: Disk> Core<D> {
             }
             Decision::Keep => Ok(pending),
         };
-        for sibling in object.siblings.iter() {
+        // A write that was refused is not known here: its retry must be made anew.
+        for sibling in object.siblings.iter().filter(|_| appended.is_ok()) {
             if let Some(token) = sibling.token.as_ref() {
                 self.tokens.insert(key, token.to_native());
             }

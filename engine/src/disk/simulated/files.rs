@@ -277,9 +277,10 @@ impl Files {
         let inode = self.inode(file);
         let end = (position + length).min(inode.visible.length);
         for number in position / BLOCK as u64..end / BLOCK as u64 {
-            let versions = inode.unsynced.get(&number).map_or(&[][..], Vec::as_slice);
-            let Some(new) = versions.iter().find(|unsynced| unsynced.write == write) else { continue };
+            let versions = inode.unsynced.get_mut(&number).map_or(&mut [][..], Vec::as_mut_slice);
+            let Some(new) = versions.iter_mut().find(|unsynced| unsynced.write == write) else { continue };
             let torn = tear(&[inode.visible.block(number), new.block.clone()], random);
+            new.block.clone_from(&torn);
             inode.visible.set_block(number, torn);
         }
     }
@@ -344,7 +345,8 @@ impl Files {
     }
 
     /// The process is killed while the machine goes on: of each write under way the first blocks were done, or none, or
-    /// all of them.
+    /// all of them. A failed write or sync is forgotten with the process: these files are not cached by the kernel, so what
+    /// the next process reads is what the device holds, and a sync of it counts.
     pub(super) fn kill(&mut self, under_way: &[(FileId, WriteId, u64, u64)], random: &mut Random) {
         for (file, write, position, length) in under_way {
             let done = random.range(0..length / BLOCK as u64 + 1) * BLOCK as u64;
@@ -353,6 +355,10 @@ impl Files {
                 self.end_write(*file, *write, *position, done, false);
             }
             self.forget_write(*file, *write, position + done, length - done);
+        }
+        self.moment += 1;
+        for version in self.inodes.values_mut().flat_map(|inode| inode.unsynced.values_mut()).flatten() {
+            version.completed.get_or_insert(self.moment);
         }
         self.inodes.values_mut().for_each(|inode| inode.open = Rc::default());
         self.drop_unreachable();

@@ -1,0 +1,413 @@
+//! What must hold at every step, checked against explicit histories.
+//!
+//! The rule: each version of an object that exists anywhere is on record with the set of writes that it knows, computed
+//! from how it came to be: a put knows what its coordinator held, what its context had seen, and itself; a
+//! reconciliation knows what both sides knew. Siblings, clocks and contexts are compared with that.
+//!
+//! | property | where |
+//! |---|---|
+//! | P1 P2 P3 no lost write, no lost and no false sibling | [`Ledger::made`], [`Ledger::taken`], [`Ledger::read`] |
+//! | P4 sound contexts | [`Ledger::read`], [`Ledger::written`] |
+//! | P5 P6 read your writes, monotonic contexts | [`Ledger::read`] |
+//! | P11 dots are unique | [`Ledger::sighted`] |
+//!
+//! P12 (durable copies) and P14 (bounds) need the stores: `world/observer`. Not here: convergence, which needs
+//! anti-entropy.
+
+use std::{collections::BTreeMap, fmt, time::Duration};
+
+use ahash::AHashMap;
+use bytes::Bytes;
+use quorate_net::{
+    key::Key,
+    message::{Consistency, Durability},
+};
+use quorate_node::{
+    context::Sealer,
+    object::Object,
+    version::{Clock, Dot},
+};
+
+use crate::{
+    causality::{Events, Histories},
+    history::{Action, Operation, Status},
+};
+
+/// A property that did not hold.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Violation {
+    /// Its number and name.
+    pub property: &'static str,
+    /// Of which key, if of one.
+    pub key: Option<Key>,
+    /// What was seen.
+    pub detail: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.property)?;
+        if let Some(key) = &self.key {
+            write!(f, "key {}: ", String::from_utf8_lossy(key.name()))?;
+        }
+        f.write_str(&self.detail)
+    }
+}
+
+/// What a check gives.
+pub type Checked<T = ()> = Result<T, Violation>;
+
+/// All operations, all writes and all versions of all keys.
+pub struct Ledger {
+    /// N.
+    pub replicas: u8,
+    /// All operations of clients, by number.
+    pub operations: Vec<Operation>,
+    sealer: Sealer,
+    keys: BTreeMap<Key, KeyLedger>,
+    dots: AHashMap<Dot, (Key, Option<Bytes>)>,
+    /// Answers before this moment promise nothing to strict reads: a copy was destroyed since.
+    destroyed: Option<Duration>,
+}
+
+#[derive(Default)]
+struct KeyLedger {
+    histories: Histories,
+    /// What each version knows, by its hash.
+    versions: AHashMap<u64, Events>,
+    /// The puts that were begun.
+    puts: Vec<usize>,
+    /// What each client was last shown.
+    shown: AHashMap<usize, Events>,
+}
+
+/// How a version came to be.
+#[derive(Clone, Copy, Debug)]
+pub enum Origin {
+    /// A put at a coordinator that held this version.
+    Put {
+        /// 0 when it held none.
+        base: u64,
+        /// Which operation asked for it, when that is known.
+        asked: Option<usize>,
+    },
+    /// A replica that held one version was sent another.
+    Reconciled {
+        /// What it held.
+        held: u64,
+        /// What it was sent.
+        sent: u64,
+    },
+}
+
+impl Ledger {
+    /// Nothing has happened.
+    #[must_use]
+    pub fn new(replicas: u8, sealer: Sealer) -> Self {
+        Self { replicas, sealer, operations: Vec::new(), keys: BTreeMap::new(), dots: AHashMap::new(), destroyed: None }
+    }
+
+    /// All keys that were written or asked for.
+    #[must_use]
+    pub fn keys(&self) -> Vec<Key> {
+        self.keys.keys().cloned().collect()
+    }
+
+    /// A copy was destroyed: strict reads may miss what was acknowledged before.
+    pub fn copy_destroyed(&mut self, now: Duration) {
+        self.destroyed = self.destroyed.max(Some(now));
+    }
+
+    /// When a copy was last destroyed.
+    #[must_use]
+    pub fn destroyed(&self) -> Option<Duration> {
+        self.destroyed
+    }
+
+    /// A client begins an operation. Returns its number.
+    pub fn begin(&mut self, operation: Operation) -> usize {
+        let number = self.operations.len();
+        let ledger = self.key(operation.key.clone());
+        if matches!(operation.action, Action::Put { .. }) {
+            ledger.puts.push(number);
+        }
+        self.operations.push(operation);
+        number
+    }
+
+    /// What the version knows, if it was ever made.
+    #[must_use]
+    pub fn knows(&self, key: &Key, version: u64) -> Option<Events> {
+        if version == 0 {
+            return Some(Events::default());
+        }
+        self.keys.get(key)?.versions.get(&version).cloned()
+    }
+
+    /// The writes that an operation became.
+    #[must_use]
+    pub fn writes_of(&self, operation: usize) -> &Events {
+        &self.operations[operation].writes
+    }
+
+    /// An object was sent: its writes are those that were made (P11), and its version is one that was made.
+    ///
+    /// # Errors
+    /// When it is not so.
+    pub fn sighted(&mut self, key: &Key, object: &Object) -> Checked {
+        for sibling in &object.siblings {
+            let known = self.dots.get(&sibling.dot);
+            if known.is_none_or(|(at, value)| at != key || *value != sibling.value) {
+                let detail = format!("{:?} was {known:?} and is {:?}", sibling.dot, sibling.value);
+                return Err(violation("P11 dots are unique", key, detail));
+            }
+        }
+        if self.knows(key, object.version().0).is_none() {
+            let detail = format!("version {:x} of {:?} was made by nobody", object.version().0, object.clock);
+            return Err(violation("P3 no false sibling", key, detail));
+        }
+        Ok(())
+    }
+
+    /// A new version was made.
+    ///
+    /// # Errors
+    /// When it is not what its origin makes it.
+    pub fn made(&mut self, key: &Key, object: &Object, origin: Origin) -> Checked {
+        let known = match origin {
+            Origin::Put { base, asked } => self.put_made(key, object, base, asked)?,
+            Origin::Reconciled { held, sent } => {
+                let (Some(held), Some(sent)) = (self.knows(key, held), self.knows(key, sent)) else {
+                    return Err(violation("P3 no false sibling", key, format!("{object:?} came from nowhere")));
+                };
+                held.union(&sent)
+            }
+        };
+        self.check_object(key, object, &known)?;
+        self.key(key.clone()).versions.insert(object.version().0, known);
+        Ok(())
+    }
+
+    fn put_made(&mut self, key: &Key, object: &Object, base: u64, asked: Option<usize>) -> Checked<Events> {
+        let fresh: Vec<_> = object.siblings.iter().filter(|s| !self.dots.contains_key(&s.dot)).cloned().collect();
+        let [write] = fresh.as_slice() else {
+            // A dot that was used before, or writes that nobody saw made.
+            let property = if fresh.is_empty() { "P11 dots are unique" } else { "P3 no false sibling" };
+            return Err(violation(property, key, format!("a put made {object:?} with {} new writes", fresh.len())));
+        };
+        let Some(base) = self.knows(key, base) else {
+            return Err(violation("P3 no false sibling", key, format!("{object:?} was built on an unknown version")));
+        };
+        // Deletes are not told apart by their value: where it is not known who asked, any that explains the object will do,
+        // those first that nothing is known of.
+        let mut fault = format!("no put asked for {write:?}");
+        let mut candidates = asked.map_or_else(|| self.key(key.clone()).puts.clone(), |asked| vec![asked]);
+        candidates.sort_by_key(|&operation| !self.operations[operation].writes.is_empty());
+        for operation in candidates {
+            let Action::Put { value, token, context, .. } = &self.operations[operation].action else { continue };
+            if (value, token) != (&write.value, &write.token) {
+                continue;
+            }
+            let seen = context.as_ref().map_or_else(|| base.clone(), |(_, seen)| seen.clone());
+            let histories = &mut self.keys.get_mut(key).expect("it has puts").histories;
+            let event = histories.add(write.dot, write.value.clone(), write.token, &seen).expect("a fresh dot");
+            let mut known = base.union(&seen);
+            known.insert(event);
+            match object_fault(histories, object, &known) {
+                None => {
+                    self.dots.insert(write.dot, (key.clone(), write.value.clone()));
+                    self.operations[operation].writes.insert(event);
+                    return Ok(known);
+                }
+                Some(found) => {
+                    histories.remove_last();
+                    fault = found;
+                }
+            }
+        }
+        Err(violation("P1 no write lost", key, fault))
+    }
+
+    /// A store that held one version now holds another: it forgot nothing.
+    ///
+    /// # Errors
+    /// When it did.
+    pub fn taken(&self, key: &Key, held: u64, now: u64) -> Checked {
+        let (Some(before), Some(after)) = (self.knows(key, held), self.knows(key, now)) else {
+            return Err(violation("P3 no false sibling", key, format!("{held:x} or {now:x} was made by nobody")));
+        };
+        if before.is_within(&after) {
+            return Ok(());
+        }
+        Err(violation("P1 no write lost", key, format!("a replica that knew {before:?} now knows {after:?}")))
+    }
+
+    /// A get was answered. Returns all that its context covers.
+    ///
+    /// # Errors
+    /// When the answer breaks a property.
+    pub fn read(&mut self, operation: usize, context: &[u8], values: &[Bytes], sloppy: bool) -> Checked<Events> {
+        let asked = self.operations[operation].clone();
+        let key = &asked.key;
+        let covered = self.open(key, context)?;
+        let histories = &self.key(key.clone()).histories;
+        self_contained(key, histories, &covered)?;
+        // Siblings: what nothing known has seen; tombstones are not shown.
+        let live: Events =
+            histories.maximal(&covered).iter().filter(|&event| histories.write(event).value.is_some()).collect();
+        let shown: Vec<usize> = live.iter().filter(|&event| shows(histories, event, values)).collect();
+        for event in live.iter() {
+            if !shown.contains(&event) && !histories.has_twin(event, &covered) {
+                let detail = format!("{:?} is live but was not returned", histories.write(event).dot);
+                return Err(violation("P2 no lost sibling", key, detail));
+            }
+        }
+        let dead =
+            values.iter().find(|value| !live.iter().any(|event| histories.write(event).value.as_ref() == Some(value)));
+        if let Some(value) = dead {
+            let detail = format!("{} was returned, though it was replaced", String::from_utf8_lossy(value));
+            return Err(violation("P3 no false sibling", key, detail));
+        }
+        if !sloppy && asked.consistency == Consistency::Strict {
+            self.check_strict(&asked, &covered)?;
+        }
+        self.key(asked.key.clone()).shown.insert(asked.client, covered.clone());
+        Ok(covered)
+    }
+
+    /// P5 and P6. Without a repair before the answer a read may show a write that no quorum holds, so both are asked of
+    /// acknowledged writes only.
+    fn check_strict(&self, get: &Operation, covered: &Events) -> Checked {
+        let Action::Get { quorum: read } = get.action else { unreachable!("only gets are read") };
+        let ledger = &self.keys[&get.key];
+        for &number in &ledger.puts {
+            let put = &self.operations[number];
+            let Action::Put { quorum: write, durability: Durability::Durable, .. } = put.action else { continue };
+            let before = put.end.is_some_and(|end| end < get.start && self.destroyed.is_none_or(|at| at < end));
+            if put.status != Status::Ok || !before || read + write <= self.replicas {
+                continue;
+            }
+            if put.writes.common(covered).is_empty() {
+                let own = ledger.shown.get(&get.client).is_some_and(|shown| !put.writes.common(shown).is_empty());
+                let property = if own { "P6 monotonic contexts" } else { "P5 read your writes" };
+                let detail = format!("a strict get with R={read} knows only {covered:?}, not {:?}", put.action);
+                return Err(violation(property, &get.key, detail));
+            }
+        }
+        Ok(())
+    }
+
+    /// A put was answered. Returns all that its context covers.
+    ///
+    /// # Errors
+    /// When the answer breaks a property.
+    pub fn written(&mut self, operation: usize, context: &[u8]) -> Checked<Events> {
+        let asked = self.operations[operation].clone();
+        let key = &asked.key;
+        let covered = self.open(key, context)?;
+        let histories = &self.key(key.clone()).histories;
+        if asked.writes.is_empty() {
+            return Err(violation("P1 no write lost", key, format!("{:?} was answered, but never made", asked.action)));
+        }
+        self_contained(key, histories, &covered)?;
+        let Action::Put { context: given, .. } = &asked.action else { unreachable!("only puts are written") };
+        let mut allowed = given.as_ref().map(|(_, seen)| seen.clone()).unwrap_or_default();
+        for event in asked.writes.iter() {
+            allowed.insert(event);
+            allowed.extend(&histories.write(event).past);
+        }
+        let unseen = covered.without(&allowed);
+        let live = histories.maximal(&covered).common(&unseen);
+        if let Some(event) = live.iter().find(|&event| !histories.has_twin(event, &covered)) {
+            let detail = format!(
+                "the context of {:?} covers {:?}, which its writer has not seen",
+                asked.action,
+                histories.write(event).dot
+            );
+            return Err(violation("P4 sound context", key, detail));
+        }
+        Ok(covered)
+    }
+
+    /// After healing: what all replicas together know covers each of these puts.
+    ///
+    /// # Errors
+    /// When one is missing.
+    pub fn check_kept(&self, key: &Key, covered: &Events, must: impl Fn(&Operation) -> bool) -> Checked {
+        let Some(ledger) = self.keys.get(key) else { return Ok(()) };
+        let lost = ledger
+            .puts
+            .iter()
+            .map(|&number| &self.operations[number])
+            .find(|put| put.status == Status::Ok && must(put) && put.writes.common(covered).is_empty());
+        lost.map_or(Ok(()), |put| {
+            let detail = format!("{:?} was acknowledged, and no replica knows it: {covered:?}", put.action);
+            Err(violation("P1 no acknowledged write lost", key, detail))
+        })
+    }
+
+    /// How a put came out, for tests: the values of its writes that all replicas together still show.
+    #[must_use]
+    pub fn histories(&self, key: &Key) -> Option<&Histories> {
+        self.keys.get(key).map(|ledger| &ledger.histories)
+    }
+
+    /// All that a context covers.
+    ///
+    /// # Errors
+    /// When it is not one that the cluster gave out for the key.
+    pub fn open(&self, key: &Key, context: &[u8]) -> Checked<Events> {
+        let Ok(context) = self.sealer.open(key.encoded(), context) else {
+            return Err(violation("P4 sound context", key, "a context that was returned does not open".to_owned()));
+        };
+        Ok(self.covered(key, &context.seen))
+    }
+
+    fn covered(&self, key: &Key, clock: &Clock) -> Events {
+        self.keys.get(key).map(|ledger| ledger.histories.covered(clock)).unwrap_or_default()
+    }
+
+    fn check_object(&mut self, key: &Key, object: &Object, known: &Events) -> Checked {
+        match object_fault(&self.key(key.clone()).histories, object, known) {
+            None => Ok(()),
+            Some(fault) => Err(violation("P1 no write lost", key, fault)),
+        }
+    }
+
+    fn key(&mut self, key: Key) -> &mut KeyLedger {
+        self.keys.entry(key).or_default()
+    }
+}
+
+/// What is wrong with an object that ought to know `known`, if anything.
+fn object_fault(histories: &Histories, object: &Object, known: &Events) -> Option<String> {
+    let live: Option<Events> = object.siblings.iter().map(|sibling| histories.event(sibling.dot)).collect();
+    let Some(live) = live else { return Some(format!("{object:?} has a sibling that nobody wrote")) };
+    if let Some(fault) = histories.fault(&live, known) {
+        return Some(fault);
+    }
+    let covered = histories.covered(&object.clock);
+    (covered != *known).then(|| format!("the clock {:?} claims {covered:?}, but {known:?} is known", object.clock))
+}
+
+/// P4: what is covered is covered with its past.
+fn self_contained(key: &Key, histories: &Histories, covered: &Events) -> Checked {
+    for event in covered.iter() {
+        let write = histories.write(event);
+        if !write.past.is_within(covered) {
+            let detail = format!("a context covers {:?} but not all that it had seen", write.dot);
+            return Err(violation("P4 sound context", key, detail));
+        }
+    }
+    Ok(())
+}
+
+fn shows(histories: &Histories, event: usize, values: &[Bytes]) -> bool {
+    histories.write(event).value.as_ref().is_some_and(|value| values.contains(value))
+}
+
+/// A violation of a property of one key.
+#[must_use]
+pub fn violation(property: &'static str, key: &Key, detail: String) -> Violation {
+    Violation { property, key: Some(key.clone()), detail }
+}

@@ -1,0 +1,240 @@
+//! Running seeds: faults first, then healing, and what must be true in the end.
+//!
+//! The rule: a seed is one world, and depends on nothing else; a failure names the seed, the command that repeats it, the
+//! property, and the last events of the key.
+//!
+//! Not here: the world, its faults and its checks.
+
+use std::{
+    cell::Cell,
+    fmt,
+    sync::{
+        Mutex, Once, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use quorate_engine::disk::simulated::Random;
+
+use crate::{
+    checkers::{Checked, Violation},
+    faults::{Hits, Plan},
+    history::Status,
+    world::{Shape, World},
+};
+
+/// A healed cluster is whole and answers within this time, or something hangs.
+const HEALING_MAX: Duration = Duration::from_secs(20);
+
+/// So many of the last events of a key are told.
+const EVENTS_TOLD: usize = 60;
+
+/// How a seed is run.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// How long the clients work, in the world's time; drawn per seed up to this.
+    pub workload_max: Duration,
+    /// Whether there are faults at all.
+    pub faults: bool,
+    /// Run each seed twice, and compare.
+    pub twice: bool,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self { workload_max: Duration::from_millis(1_500), faults: true, twice: false }
+    }
+}
+
+/// What came of a seed.
+#[derive(Clone, Debug)]
+pub struct Outcome {
+    /// Which.
+    pub seed: u64,
+    /// What was broken, if anything.
+    pub violation: Option<Violation>,
+    /// The last events of the key, or of everything.
+    pub events: Vec<String>,
+    /// Equal in each run of the seed.
+    pub trace_hash: u64,
+    /// Operations that clients began.
+    pub operations: u64,
+    /// Those that were answered with success.
+    pub successes: u64,
+    /// How often each class of faults struck.
+    pub hits: Hits,
+    /// The world's time at the end.
+    pub simulated: Duration,
+}
+
+/// What came of many seeds.
+#[derive(Clone, Debug, Default)]
+pub struct Summary {
+    /// Seeds that were run.
+    pub seeds: u64,
+    /// Operations that clients began.
+    pub operations: u64,
+    /// Those that were answered with success.
+    pub successes: u64,
+    /// How often each class of faults struck.
+    pub hits: Hits,
+    /// The worlds' time.
+    pub simulated: Duration,
+    /// The machine's time.
+    pub elapsed: Duration,
+    /// The seeds that broke something, by seed.
+    pub failures: Vec<Outcome>,
+}
+
+thread_local! {
+    static RUNNING: Cell<Option<u64>> = const { Cell::new(None) };
+}
+
+/// Runs one seed.
+#[must_use]
+pub fn run_seed(seed: u64, options: &Options) -> Outcome {
+    name_seed_of_panics();
+    RUNNING.set(Some(seed));
+    let mut outcome = run_once(seed, options, None);
+    if options.twice && outcome.violation.is_none() {
+        let again = run_once(seed, options, None);
+        if again.trace_hash != outcome.trace_hash {
+            let detail = format!("{:x}, then {:x}", outcome.trace_hash, again.trace_hash);
+            outcome.violation = Some(Violation { property: "the same seed gives the same run", key: None, detail });
+        }
+    }
+    if let Some(violation) = &outcome.violation {
+        // The same once more, in words.
+        outcome.events = run_once(seed, options, Some(violation.clone())).events;
+    }
+    RUNNING.set(None);
+    outcome
+}
+
+/// Runs seeds from `first` on, on `threads` threads, until `count` of them are done or `limit` is over. `progress` is told
+/// each outcome. Stops at the tenth failure.
+pub fn run_many(
+    first: u64,
+    count: u64,
+    limit: Option<Duration>,
+    threads: usize,
+    options: &Options,
+    progress: impl Fn(&Outcome) + Sync,
+) -> Summary {
+    let begin = Instant::now();
+    let next = AtomicU64::new(0);
+    let summary = Mutex::new(Summary::default());
+    let work = || loop {
+        let over = limit.is_some_and(|limit| begin.elapsed() >= limit);
+        let failures = summary.lock().unwrap_or_else(PoisonError::into_inner).failures.len();
+        let number = next.fetch_add(1, Ordering::Relaxed);
+        if over || failures >= 10 || number >= count {
+            return;
+        }
+        let outcome = run_seed(first + number, options);
+        progress(&outcome);
+        summary.lock().unwrap_or_else(PoisonError::into_inner).add(outcome);
+    };
+    thread::scope(|scope| {
+        for _ in 0..threads.max(1) {
+            scope.spawn(work);
+        }
+    });
+    let mut summary = summary.into_inner().unwrap_or_else(PoisonError::into_inner);
+    summary.failures.sort_by_key(|failure| failure.seed);
+    summary.elapsed = begin.elapsed();
+    summary
+}
+
+fn run_once(seed: u64, options: &Options, explain: Option<Violation>) -> Outcome {
+    let mut random = Random::new(seed);
+    let shape = Shape::draw(&mut random);
+    let plan = if options.faults { Plan::draw(&mut random) } else { Plan::none() };
+    let length = options.workload_max.mul_f64(0.2 + 0.8 * random.unit());
+    let mut world = World::new(random.next_u64(), shape, plan);
+    if let Some(violation) = &explain {
+        world.keep_log(violation.key.clone());
+    }
+    let violation = live(&mut world, length).err();
+    let mut hits = world.hits;
+    hits.add(&world.network.hits);
+    let log = world.log();
+    Outcome {
+        seed,
+        violation,
+        events: log[log.len().saturating_sub(EVENTS_TOLD)..].to_vec(),
+        trace_hash: world.trace_hash(),
+        operations: world.ledger.operations.len() as u64,
+        successes: world.ledger.operations.iter().filter(|done| done.status == Status::Ok).count() as u64,
+        hits,
+        simulated: world.now(),
+    }
+}
+
+/// A world's whole life: it starts, works under faults, heals, restarts, and is audited.
+fn live(world: &mut World, length: Duration) -> Checked {
+    world.wait_until_whole(HEALING_MAX)?;
+    world.begin_workload();
+    world.begin_faults();
+    world.run_until(world.now() + length)?;
+    world.heal()?;
+    world.wait_until_whole(HEALING_MAX)?;
+    world.run_until(world.now() + Duration::from_millis(200))?;
+    world.restart_all();
+    world.run_until(world.now() + Duration::from_millis(200))?;
+    world.wait_until_whole(HEALING_MAX)?;
+    world.audit()
+}
+
+fn name_seed_of_panics() {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let before = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |panic| {
+            if let Some(seed) = RUNNING.get() {
+                eprintln!("seed {seed} panics; repeat it with: {}", command(seed));
+            }
+            before(panic);
+        }));
+    });
+}
+
+fn command(seed: u64) -> String {
+    format!("cargo run --release -- sim --seed {seed}")
+}
+
+impl Summary {
+    /// Adds what came of a seed.
+    pub fn add(&mut self, outcome: Outcome) {
+        self.seeds += 1;
+        self.operations += outcome.operations;
+        self.successes += outcome.successes;
+        self.hits.add(&outcome.hits);
+        self.simulated += outcome.simulated;
+        if outcome.violation.is_some() {
+            self.failures.push(outcome);
+        }
+    }
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some(violation) = &self.violation else {
+            return write!(
+                f,
+                "seed {}: {} of {} operations succeeded, {} faults, trace {:016x}",
+                self.seed,
+                self.successes,
+                self.operations,
+                self.hits.total(),
+                self.trace_hash
+            );
+        };
+        writeln!(f, "seed {} breaks {violation}", self.seed)?;
+        writeln!(f, "repeat it with: {}", command(self.seed))?;
+        writeln!(f, "the last events:")?;
+        self.events.iter().try_for_each(|event| writeln!(f, "{event}"))
+    }
+}

@@ -1,0 +1,115 @@
+//! Reading everything back from a healed cluster.
+//!
+//! The rule: what was acknowledged must be known to the replicas together; what is known must be shown or replaced.
+//!
+//! Not here: convergence of the replicas, which needs anti-entropy.
+
+use std::{rc::Rc, time::Duration};
+
+use quorate_net::{
+    frame,
+    id::Endpoint,
+    key::Key,
+    message::{Consistency, Durability, Message, Request},
+};
+
+use super::{Event, World};
+use crate::{
+    causality::Events,
+    checkers::Checked,
+    history::{Action, Operation, Status},
+};
+
+/// A healed cluster answers within this time.
+const ANSWER_MAX: Duration = Duration::from_secs(5);
+
+impl World {
+    /// Waits until every core is up and knows that every other one is.
+    ///
+    /// # Errors
+    /// When that takes longer than `limit`, or something else is violated.
+    pub fn wait_until_whole(&mut self, limit: Duration) -> Checked {
+        if self.run_while(limit, |world| !world.is_whole())? {
+            return Ok(());
+        }
+        let states: Vec<_> = self.shells.iter().map(|shell| (shell.me, shell.state(), &shell.told_down)).collect();
+        let detail = format!("the cluster is not whole after {limit:?} without faults: {states:?}");
+        Err(self.fail("liveness", detail))
+    }
+
+    /// Reads all keys from all replicas, and checks that nothing is lost (P1 to P4).
+    ///
+    /// # Errors
+    /// What is violated.
+    pub fn audit(&mut self) -> Checked {
+        for key in self.ledger.keys() {
+            let covered = self.read_all(&key)?;
+            self.note(Some(&key), || format!("all replicas together know {covered:?}"));
+            let destroyed = self.ledger.destroyed();
+            self.ledger.check_kept(&key, &covered, |put| {
+                let copies = match put.action {
+                    Action::Put { durability: Durability::Durable, quorum, .. } => quorum,
+                    Action::Put { durability: Durability::One, .. } => 1,
+                    // A crash may take what was only in memory.
+                    _ => 0,
+                };
+                let destroyed = u8::from(destroyed.is_some_and(|destroyed| destroyed >= put.start));
+                copies > destroyed
+            })?;
+        }
+        Ok(())
+    }
+
+    /// All that the replicas of a key know together.
+    fn read_all(&mut self, key: &Key) -> Checked<Events> {
+        let ring = self.settings.ring.clone();
+        let owners = ring.primaries(ring.partition(key.name()));
+        for &owner in owners {
+            if let Some(covered) = self.read_from(key, owner, ring.replicas())? {
+                return Ok(covered);
+            }
+        }
+        let destroyed = self.shells.iter().any(|shell| shell.spoiled);
+        if !destroyed {
+            let detail = format!("no coordinator reads all {} replicas of a healed cluster", ring.replicas());
+            return Err(crate::checkers::violation("liveness", key, detail));
+        }
+        // A damaged copy is not read: the others say what they know, to each of them.
+        let mut all = Events::default();
+        for &owner in owners {
+            for quorum in (1..ring.replicas()).rev() {
+                if let Some(covered) = self.read_from(key, owner, quorum)? {
+                    all.extend(&covered);
+                    break;
+                }
+            }
+        }
+        Ok(all)
+    }
+
+    /// One get by an auditor; what it covers, if it succeeds.
+    fn read_from(&mut self, key: &Key, owner: Endpoint, quorum: u8) -> Checked<Option<Events>> {
+        let auditor = self.clients.len() - 1;
+        let number = self.ledger.begin(Operation {
+            client: auditor,
+            key: key.clone(),
+            action: Action::Get { quorum },
+            consistency: Consistency::Sloppy,
+            start: self.now,
+            end: None,
+            status: Status::Unknown,
+            writes: Events::default(),
+        });
+        self.clients[auditor].begin(number);
+        let (id, _) = self.clients[auditor].send(&self.settings);
+        let operation = self.workload.message(&self.ledger.operations[number]);
+        let request = Request { id, timeout_us: ANSWER_MAX.as_micros() as u32 / 2, hops: 0, operation };
+        let mut bytes = Vec::new();
+        frame::encode(&Message::Request(request), &mut bytes).expect("a get is within its bounds");
+        let frame: Rc<[u8]> = bytes.into();
+        self.at(self.now, Event::Ask { client: auditor, to: owner, frame });
+        self.run_while(ANSWER_MAX, |world| world.clients[auditor].operation().is_some())?;
+        self.clients[auditor].abandon();
+        Ok(self.clients[auditor].last_seen(key, number, &self.ledger))
+    }
+}

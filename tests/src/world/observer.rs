@@ -1,0 +1,290 @@
+//! Looking at machines and stores after every event: what was made, what is held, what was promised.
+//!
+//! The rule: a core is watched from outside. Each version that its store takes is entered in the ledger with how it came
+//! to be; each answer is checked at the moment when it is given.
+//!
+//! Not here: what must be true of versions and answers (`checkers`).
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use quorate_engine::{Sequence, Watermark};
+use quorate_net::{
+    id::Endpoint,
+    key::Key,
+    message::{ArchivedMessage, ArchivedOperation, Durability, Message, Outcome, ProbedVersion, Reply},
+};
+use quorate_node::{
+    effect::Effect,
+    object::{Object, view},
+};
+
+use super::World;
+use crate::{
+    checkers::{Checked, Origin, violation},
+    faults::Class,
+    history::{Action, Status, wrote_nothing},
+};
+
+/// What an event is about.
+#[derive(Clone)]
+pub(super) enum Cause {
+    /// No key's version can change.
+    None,
+    /// A put, and the operation that asked for it.
+    Put { key: Key, asked: Option<usize> },
+    /// A version that a coordinator sent.
+    Sent { key: Key, version: u64 },
+    /// A key that is only looked at.
+    Look { key: Key },
+    /// Some of these keys.
+    Keys(Vec<Key>),
+}
+
+/// What a core's store holds of a key.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Holding {
+    /// The newest version that survives a crash, 0 for none.
+    durable: u64,
+    /// Newer ones, that become durable with their sequence.
+    pending: Vec<(Sequence, u64)>,
+}
+
+impl Holding {
+    fn settle(&mut self, upto: Sequence) {
+        let durable = self.pending.iter().take_while(|(sequence, _)| *sequence <= upto).count();
+        if let Some((_, version)) = self.pending.drain(..durable).next_back() {
+            self.durable = version;
+        }
+    }
+}
+
+impl World {
+    /// `asked`: the operation, when the message is a request for it.
+    pub(super) fn cause_of(&self, message: &ArchivedMessage, asked: Option<usize>) -> Cause {
+        let key = |encoded: &[u8]| Key::from_encoded(Bytes::copy_from_slice(encoded)).expect("a checked message");
+        match message {
+            ArchivedMessage::Request(request) => match &request.operation {
+                ArchivedOperation::ClusterMap => Cause::None,
+                ArchivedOperation::Get(get) => Cause::Look { key: key(get.key.encoded()) },
+                ArchivedOperation::Put(put) => Cause::Put { key: key(put.key.encoded()), asked },
+            },
+            ArchivedMessage::Replicate(replicate) => Cause::Sent {
+                key: key(replicate.key.encoded()),
+                version: view(replicate.body.as_slice()).expect("a coordinator sends objects").version().0,
+            },
+            ArchivedMessage::Probe(probe) => Cause::Look { key: key(probe.key.encoded()) },
+            _ => Cause::None,
+        }
+    }
+
+    /// What the core holds of the keys that an event is about.
+    pub(super) fn held(&mut self, at: usize, cause: &Cause) -> Vec<(Key, u64)> {
+        let shell = &mut self.shells[at];
+        let keys = match cause {
+            Cause::None => return Vec::new(),
+            Cause::Put { key, .. } => {
+                shell.coordinated.insert(key.clone());
+                std::slice::from_ref(key)
+            }
+            Cause::Sent { key, .. } | Cause::Look { key } => std::slice::from_ref(key),
+            Cause::Keys(keys) => keys,
+        };
+        let Some(core) = shell.core() else { return Vec::new() };
+        keys.iter().map(|key| (key.clone(), core.local_version(key).version.0)).collect()
+    }
+
+    /// Enters what an event made in the ledger, and checks it.
+    pub(super) fn observe(&mut self, at: usize, cause: &Cause, before: &[(Key, u64)], effects: &[Effect]) -> Checked {
+        let (asked, sent) = match cause {
+            Cause::Put { asked, .. } => (*asked, None),
+            Cause::Sent { version, .. } => (None, Some(*version)),
+            Cause::None | Cause::Look { .. } | Cause::Keys(_) => (None, None),
+        };
+        for effect in effects {
+            let Effect::Send { message, .. } = effect else { continue };
+            match message {
+                Message::Replicate(replicate) => {
+                    let object = decode(&replicate.key, &replicate.body)?;
+                    if self.ledger.knows(&replicate.key, object.version().0).is_none() {
+                        self.note(Some(&replicate.key), || format!("core {at} makes {object:?}"));
+                        self.ledger.made(&replicate.key, &object, Origin::Put { base: replicate.base, asked })?;
+                    }
+                    self.ledger.sighted(&replicate.key, &object)?;
+                }
+                Message::Probed(probed) => {
+                    if let (ProbedVersion::Object(body), Cause::Look { key }) = (&probed.version, cause) {
+                        self.ledger.sighted(key, &decode(key, body)?)?;
+                    }
+                }
+                _ => {}
+            }
+        }
+        for (key, before) in before {
+            let origin = match sent {
+                Some(sent) => Origin::Reconciled { held: *before, sent },
+                None => Origin::Put { base: *before, asked },
+            };
+            self.observe_key(at, key, *before, origin)?;
+        }
+        self.check_bounds(at)
+    }
+
+    fn observe_key(&mut self, at: usize, key: &Key, before: u64, origin: Origin) -> Checked {
+        let Some(core) = self.shells[at].core() else { return Ok(()) };
+        let (after, store) = (core.local_version(key).version.0, core.store().clone());
+        if after == before {
+            return Ok(());
+        }
+        let partition = self.settings.ring.partition(key.name());
+        if self.ledger.knows(key, after).is_none() {
+            let body = store.recent(partition, key.encoded()).expect("what was just appended is in RAM");
+            let object = decode(key, &body)?;
+            self.note(Some(key), || format!("core {at} keeps {object:?}"));
+            // What a damaged store cannot read any more it builds nothing on.
+            let lost = matches!(origin, Origin::Put { .. }) && self.shells[at].spoiled;
+            let made = self.ledger.made(key, &object, origin);
+            if made.is_err() && lost {
+                let Origin::Put { asked, .. } = origin else { unreachable!("matched above") };
+                self.ledger.made(key, &object, Origin::Put { base: 0, asked })?;
+            } else {
+                made?;
+            }
+        }
+        self.note(Some(key), || format!("core {at} holds {after:x} instead of {before:x}"));
+        let shell = &mut self.shells[at];
+        if !shell.spoiled {
+            self.ledger.taken(key, before, after)?;
+        }
+        let holding = shell.holdings.entry(key.clone()).or_default();
+        match store.lookup(partition, key.encoded()).and_then(|found| found.pending) {
+            Some(sequence) => holding.pending.push((sequence, after)),
+            None => *holding = Holding { durable: after, pending: Vec::new() },
+        }
+        Ok(())
+    }
+
+    /// The store says how far it is durable.
+    pub(super) fn settle(&mut self, at: usize) {
+        let shell = &mut self.shells[at];
+        let Some(core) = shell.core() else { return };
+        if let Watermark::Durable(upto) = core.store().durable() {
+            shell.holdings.values_mut().for_each(|holding| holding.settle(upto));
+        }
+    }
+
+    /// A core is up again: what its store had called durable is there.
+    pub(super) fn check_recovered(&mut self, at: usize) -> Checked {
+        let Some(core) = self.shells[at].core() else { return Ok(()) };
+        let found: Vec<(Key, u64, u64)> = self.shells[at]
+            .holdings
+            .iter()
+            .map(|(key, holding)| (key.clone(), holding.durable, core.local_version(key).version.0))
+            .collect();
+        for (key, durable, now) in found {
+            self.note(Some(&key), || format!("core {at} comes back with {now:x}, {durable:x} was durable"));
+            let (before, after) = (self.ledger.knows(&key, durable), self.ledger.knows(&key, now));
+            let Some(after) = after else {
+                return Err(violation("P13 corruption", &key, format!("core {at} came back with an unknown {now:x}")));
+            };
+            if !self.shells[at].spoiled && before.is_none_or(|before| !before.is_within(&after)) {
+                let detail = format!("core {at} had {durable:x} on disk, and came back with {now:x} ({after:?})");
+                return Err(violation("P12 durability", &key, detail));
+            }
+            self.shells[at].holdings.insert(key, Holding { durable: now, pending: Vec::new() });
+        }
+        Ok(())
+    }
+
+    /// A core is about to be no more.
+    pub(super) fn lose_process(&mut self, at: usize) {
+        self.settle(at);
+        let shell = &mut self.shells[at];
+        shell.holdings.values_mut().for_each(|holding| holding.pending.clear());
+        shell.forget_process();
+        for observer in 0..self.shells.len() {
+            if self.node_of(observer) != self.node_of(at) {
+                self.look_soon(observer, at);
+            }
+        }
+    }
+
+    /// An answer is given to a client.
+    pub(super) fn check_answer(&mut self, client: usize, reply: &Reply) -> Checked {
+        let Some(operation) = self.operation_of(client, reply) else { return Ok(()) };
+        let key = self.ledger.operations[operation].key.clone();
+        self.note(Some(&key), || format!("client {client} is told of #{operation}: {:?}", reply.outcome));
+        match &reply.outcome {
+            Outcome::Values { context, values, sloppy } => {
+                self.ledger.read(operation, context, values, *sloppy)?;
+            }
+            Outcome::Written { context, .. } => {
+                self.check_durable(operation)?;
+                self.ledger.written(operation, context)?;
+            }
+            Outcome::Failed(failure) => {
+                // A request that was sent more than once may have been carried out by another core.
+                let once =
+                    self.clients[client].attempts(operation) == 1 && self.network.hits.of(Class::Duplication) == 0;
+                if once && wrote_nothing(failure) && !self.ledger.writes_of(operation).is_empty() {
+                    let detail = format!("{failure:?} says that nothing was written, but it was");
+                    return Err(violation("honest errors", &key, detail));
+                }
+                return Ok(());
+            }
+            Outcome::ClusterMap(_) => return Ok(()),
+        }
+        let operation = &mut self.ledger.operations[operation];
+        operation.status = Status::Ok;
+        operation.end.get_or_insert(self.now);
+        Ok(())
+    }
+
+    /// P12: W distinct nodes have it on disk when the client is told so.
+    fn check_durable(&mut self, operation: usize) -> Checked {
+        let asked = &self.ledger.operations[operation];
+        let Action::Put { quorum, durability, .. } = asked.action else { unreachable!("only puts are written") };
+        let needed = match durability {
+            Durability::Durable => usize::from(quorum),
+            Durability::One => 1,
+            Durability::Buffered => return Ok(()),
+        };
+        let (key, writes, start) = (asked.key.clone(), asked.writes.clone(), asked.start);
+        let owners: Vec<Endpoint> = self.settings.ring.primaries(self.settings.ring.partition(key.name())).to_vec();
+        let mut holders = 0;
+        for owner in owners {
+            let at = self.shell_of(owner);
+            self.settle(at);
+            let durable = self.shells[at].holdings.get(&key).map_or(0, |holding| holding.durable);
+            let knows = self.ledger.knows(&key, durable).unwrap_or_default();
+            holders += usize::from(!writes.common(&knows).is_empty());
+        }
+        // A copy that was destroyed meanwhile was one all the same.
+        let destroyed = usize::from(self.destroyed_since(start));
+        if holders + destroyed >= needed {
+            return Ok(());
+        }
+        let detail = format!("#{operation} is acknowledged, but {holders} of {needed} nodes have it on disk");
+        Err(violation("P12 durability", &key, detail))
+    }
+
+    /// P14: nothing grows beyond its bound. What is taken becomes two things at most: its operation, and its wait for
+    /// the disk.
+    fn check_bounds(&mut self, at: usize) -> Checked {
+        let Some(core) = self.shells[at].core() else { return Ok(()) };
+        let (length, max) = (core.queue_length(), self.settings.operations_max());
+        if length <= 2 * max {
+            return Ok(());
+        }
+        let detail = format!("core {at} has {length} things under way, {max} are its limit");
+        Err(self.fail("P14 bounds", detail))
+    }
+
+    pub(super) fn destroyed_since(&self, moment: Duration) -> bool {
+        self.ledger.destroyed().is_some_and(|destroyed| destroyed >= moment)
+    }
+}
+
+fn decode(key: &Key, body: &Bytes) -> Checked<Object> {
+    Object::decode(body).map_err(|_| violation("P13 corruption", key, "a body that is no object is sent".to_owned()))
+}

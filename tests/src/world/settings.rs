@@ -1,0 +1,141 @@
+//! What a simulated cluster is configured to.
+//!
+//! Not here: faults (`faults`), what clients ask for (`workload`).
+
+use std::{rc::Rc, time::Duration};
+
+use quorate_engine::{Commit, Config as StoreConfig, disk::simulated::Random};
+use quorate_net::{
+    id::{Endpoint, NodeId},
+    message::MappedNode,
+};
+use quorate_node::{
+    context::Sealer,
+    core::Settings as CoreSettings,
+    ring::{Member, Ring},
+    start::Layout,
+};
+
+/// How large a world is, and what its clients do.
+#[derive(Clone, Debug)]
+pub struct Shape {
+    /// Nodes.
+    pub nodes: u16,
+    /// Cores of each.
+    pub cores: u16,
+    /// N.
+    pub replicas: u8,
+    /// Clients.
+    pub clients: usize,
+    /// Keys that everybody writes.
+    pub hot_keys: u64,
+    /// Keys that are rarely met.
+    pub cold_keys: u64,
+    /// The most bytes in a value.
+    pub value_bytes_max: u64,
+    /// Of 1000 operations so many are gets.
+    pub gets_permille: u32,
+}
+
+/// What is configured.
+#[derive(Clone)]
+pub struct Settings {
+    /// The ring.
+    pub ring: Rc<Ring>,
+    /// Seals contexts; the checkers open them with it.
+    pub sealer: Sealer,
+    /// How long a request waits at most.
+    pub timeout: Duration,
+    cluster: u64,
+    store: StoreConfig,
+    operations_max: usize,
+    siblings_max: usize,
+}
+
+impl Shape {
+    /// Draws a shape.
+    #[must_use]
+    pub fn draw(random: &mut Random) -> Self {
+        let nodes = [3, 3, 3, 4, 5][random.index(5)];
+        Self {
+            nodes,
+            cores: if random.one_in(3) { 2 } else { 1 },
+            replicas: if random.one_in(8) { 2 } else { 3 },
+            clients: random.range(2..9) as usize,
+            hot_keys: random.range(1..6),
+            cold_keys: random.range(0..40),
+            value_bytes_max: [24, 200, 3_000, 40_000][random.index(4)],
+            gets_permille: random.range(100..700) as u32,
+        }
+    }
+}
+
+impl Settings {
+    pub(super) fn new(shape: &Shape, random: &mut Random) -> Self {
+        let members = (1..=shape.nodes).map(|node| Member {
+            node: MappedNode {
+                id: NodeId(node),
+                address: format!("10.0.0.{node}"),
+                cores: shape.cores,
+                port: 7400,
+                core_port: 7401,
+            },
+            rack: String::new(),
+            weight: 1.0,
+        });
+        let partitions = 64;
+        let ring = Ring::new(partitions, shape.replicas, members.collect()).expect("a plain ring");
+        let mut store = StoreConfig::new(0, partitions, random.next_u64());
+        store.segment_bytes = 1 << 20;
+        store.segments_max = random.range(12..24) as u32;
+        store.segments_ready = random.range(1..3) as usize;
+        store.commit = if random.one_in(3) { Commit::Fdatasync } else { Commit::Dsync };
+        store.commits_in_flight = random.range(1..5) as usize;
+        store.frame_bytes_max = 64 << 10;
+        store.body_bytes_max = 256 << 10;
+        store.queue_bytes_max = 1 << 20;
+        // Often too small for anything, so that reads meet the disk.
+        store.cache_bytes = if random.one_in(2) { 1 << 20 } else { 1 << 10 };
+        store.checkpoint_log_bytes = random.range(32..1024) << 10;
+        store.background_pause = Duration::from_micros(random.range(10..1_000));
+        store.full_retry = Duration::from_millis(50);
+        Self {
+            ring: Rc::new(ring),
+            sealer: Sealer::new("the secret of a simulated cluster"),
+            timeout: Duration::from_millis(random.range(50..400)),
+            cluster: 1,
+            store,
+            operations_max: if random.one_in(8) { random.range(4..12) as usize } else { 1024 },
+            siblings_max: if random.one_in(4) { random.range(2..6) as usize } else { 64 },
+        }
+    }
+
+    /// The most requests under way that a core takes.
+    #[must_use]
+    pub fn operations_max(&self) -> usize {
+        self.operations_max
+    }
+
+    pub(super) fn store(&self, me: Endpoint) -> StoreConfig {
+        let mut store = self.store.clone();
+        store.store = u64::from(me.node.0) << 16 | u64::from(me.core.0);
+        store
+    }
+
+    pub(super) fn layout(&self, me: Endpoint) -> Layout {
+        Layout { cluster: self.cluster, me, cores: self.ring.members()[0].node.cores }
+    }
+
+    pub(super) fn core(&self, me: Endpoint) -> CoreSettings {
+        CoreSettings {
+            me,
+            read_quorum: 2,
+            write_quorum: 2,
+            timeout: self.timeout,
+            value_bytes_max: 128 << 10,
+            object_bytes_max: 256 << 10,
+            siblings_max: self.siblings_max,
+            operations_max: self.operations_max,
+        }
+    }
+}

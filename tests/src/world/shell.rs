@@ -1,0 +1,221 @@
+//! One core of a simulated node: its disk, its executor, its machine, and what the glommio shell would do for it.
+//!
+//! The rule: it does what the shell must, and no more: it performs effects and brings back what came of them.
+//!
+//! Not here: the network and the time (`world`), what must hold (`observer`).
+
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    rc::Rc,
+    time::Duration,
+};
+
+use ahash::AHashMap;
+use quorate_engine::{
+    Watermark,
+    disk::{
+        Disk,
+        simulated::{Executor, Outcome, Random, SimulatedDisk, Snapshot, Timing},
+    },
+};
+use quorate_net::{id::Endpoint, key::Key};
+use quorate_node::{
+    core::{Core, Loaded},
+    start::{StartError, Started, start, store_incarnation},
+};
+
+use super::{
+    Settings,
+    observer::{Cause, Holding},
+};
+
+/// A task's group in an executor that holds one core alone.
+const GROUP: u64 = 0;
+
+/// How long to wait before a disk that refused a new incarnation is asked again.
+const RENEWAL_RETRY: Duration = Duration::from_millis(50);
+
+/// What came of an effect.
+pub(super) enum Completion {
+    /// A body was read.
+    Loaded { load: u64, loaded: Loaded },
+    /// The store's watermark moved.
+    Watermark(Watermark),
+    /// A new incarnation is on disk.
+    Actor(u64),
+}
+
+/// Whether a core runs.
+pub(super) enum Process {
+    Down,
+    Starting(Outcome<Result<Started<SimulatedDisk>, StartError>>),
+    Up(Box<Core<SimulatedDisk>>),
+    /// It closes its store.
+    Stopping(Outcome<()>),
+}
+
+/// One core.
+pub(super) struct Shell {
+    pub(super) me: Endpoint,
+    pub(super) disk: SimulatedDisk,
+    pub(super) process: Process,
+    executor: Executor,
+    inbox: Rc<RefCell<VecDeque<Completion>>>,
+    /// What each read under way is for.
+    pub(super) loads: AHashMap<u64, Cause>,
+    /// The peers that it was told are down.
+    pub(super) told_down: BTreeSet<Endpoint>,
+    /// The keys of which it coordinated puts in this life.
+    pub(super) coordinated: BTreeSet<Key>,
+    pub(super) holdings: BTreeMap<Key, Holding>,
+    /// What was durable may be gone: the disk was exchanged, or bytes on it were.
+    pub(super) spoiled: bool,
+    pub(super) snapshot: Option<Snapshot>,
+    random: Rc<RefCell<Random>>,
+}
+
+impl Shell {
+    pub(super) fn new(me: Endpoint, random: &mut Random, timing: Timing) -> Self {
+        Self {
+            me,
+            disk: SimulatedDisk::new(random.next_u64(), timing),
+            process: Process::Down,
+            executor: Executor::new(),
+            inbox: Rc::default(),
+            loads: AHashMap::new(),
+            told_down: BTreeSet::new(),
+            coordinated: BTreeSet::new(),
+            holdings: BTreeMap::new(),
+            spoiled: false,
+            snapshot: None,
+            random: Rc::new(RefCell::new(random.fork())),
+        }
+    }
+
+    pub(super) fn state(&self) -> &'static str {
+        match self.process {
+            Process::Down => "down",
+            Process::Starting(_) => "starting",
+            Process::Up(_) => "up",
+            Process::Stopping(_) => "stopping",
+        }
+    }
+
+    pub(super) fn core(&self) -> Option<&Core<SimulatedDisk>> {
+        match &self.process {
+            Process::Up(core) => Some(core),
+            _ => None,
+        }
+    }
+
+    pub(super) fn core_mut(&mut self) -> Option<&mut Core<SimulatedDisk>> {
+        match &mut self.process {
+            Process::Up(core) => Some(core),
+            _ => None,
+        }
+    }
+
+    /// Begins to start, on what the disk holds.
+    pub(super) fn start(&mut self, settings: &Settings) {
+        self.forget_process();
+        self.disk = self.disk.reopen();
+        let incarnation = self.random.borrow_mut().next_u64();
+        let (disk, me, settings) = (self.disk.clone(), self.me, settings.clone());
+        let starting = async move {
+            start(
+                disk,
+                settings.store(me),
+                settings.layout(me),
+                settings.core(me),
+                settings.ring.clone(),
+                settings.sealer.clone(),
+                incarnation,
+            )
+            .await
+        };
+        self.process = Process::Starting(self.executor.spawn_for_result(GROUP, starting));
+    }
+
+    /// Begins to end in order.
+    pub(super) fn stop(&mut self) {
+        let Process::Up(core) = &self.process else { return };
+        let store = core.store().clone();
+        let closing = async move {
+            store.close().await;
+        };
+        self.process = Process::Stopping(self.executor.spawn_for_result(GROUP, closing));
+    }
+
+    /// The process is no more. What the disk makes of it is for the caller.
+    pub(super) fn forget_process(&mut self) {
+        self.process = Process::Down;
+        self.executor = Executor::new();
+        self.inbox = Rc::default();
+        self.loads.clear();
+        self.told_down.clear();
+        self.coordinated.clear();
+    }
+
+    /// The machine is ready: its store's tasks and the watch over its watermark begin.
+    pub(super) fn begin(&mut self, started: Started<SimulatedDisk>) {
+        for task in started.tasks {
+            self.executor.spawn(GROUP, task);
+        }
+        let (store, inbox) = (started.core.store().clone(), self.inbox.clone());
+        let watch = async move {
+            let mut seen = match store.durable() {
+                Watermark::Durable(sequence) => sequence,
+                Watermark::Failed => return inbox.borrow_mut().push_back(Completion::Watermark(Watermark::Failed)),
+            };
+            loop {
+                let watermark = store.advanced(seen).await;
+                inbox.borrow_mut().push_back(Completion::Watermark(watermark));
+                match watermark {
+                    Watermark::Durable(sequence) => seen = sequence,
+                    Watermark::Failed => return,
+                }
+            }
+        };
+        self.executor.spawn(GROUP, Box::pin(watch));
+        self.process = Process::Up(Box::new(started.core));
+    }
+
+    /// Lets woken tasks run until all wait. False when none was woken.
+    pub(super) fn run(&self) -> bool {
+        self.executor.run_until_stalled() > 0
+    }
+
+    pub(super) fn completion(&self) -> Option<Completion> {
+        self.inbox.borrow_mut().pop_front()
+    }
+
+    /// Reads a body for the machine.
+    pub(super) fn load(&mut self, load: u64, partition: u16, key: &Key, cause: Cause) {
+        let Some(core) = self.core() else { return };
+        let (store, inbox, wanted) = (core.store().clone(), self.inbox.clone(), key.clone());
+        self.loads.insert(load, cause);
+        let reading = async move {
+            let loaded = store.read(partition, wanted.encoded()).await;
+            inbox.borrow_mut().push_back(Completion::Loaded { load, loaded });
+        };
+        self.executor.spawn(GROUP, Box::pin(reading));
+    }
+
+    /// Stores a new incarnation for the machine, however often it takes.
+    pub(super) fn renew_actor(&mut self) {
+        let Some(core) = self.core() else { return };
+        let (store, inbox, random, disk) =
+            (core.store().clone(), self.inbox.clone(), self.random.clone(), self.disk.clone());
+        let renewing = async move {
+            loop {
+                let incarnation = random.borrow_mut().next_u64();
+                if store_incarnation(&store, incarnation).await.is_ok() {
+                    return inbox.borrow_mut().push_back(Completion::Actor(incarnation));
+                }
+                disk.sleep(RENEWAL_RETRY).await;
+            }
+        };
+        self.executor.spawn(GROUP, Box::pin(renewing));
+    }
+}

@@ -1,0 +1,21 @@
+//! Whole worlds under faults drawn from their seeds.
+
+use quorate_tests::simulation::{Options, run_many, run_seed};
+
+#[test]
+fn a_seed_repeats_exactly() {
+    for seed in 0..6 {
+        let options = Options { twice: true, ..Options::default() };
+        let outcome = run_seed(seed, &options);
+        assert!(outcome.violation.is_none(), "{outcome}");
+        assert!(outcome.successes > 0, "{outcome}");
+    }
+}
+
+#[test]
+fn no_seed_breaks_a_property() {
+    let summary = run_many(0, 200, None, 2, &Options::default(), |_| {});
+    if let Some(failure) = summary.failures.first() {
+        panic!("{} of {} seeds failed; the first: {failure}", summary.failures.len(), summary.seeds);
+    }
+}
