@@ -17,6 +17,7 @@ mod probe;
 mod rehome;
 mod resp;
 mod serve;
+mod sim;
 mod status;
 
 use std::process::ExitCode;
@@ -41,6 +42,7 @@ enum Command {
     Put(data::PutArgs),
     Del(data::DelArgs),
     Bench(Box<quorate_bench::Args>),
+    Sim(sim::Args),
 }
 
 fn main() -> ExitCode {
@@ -53,6 +55,7 @@ fn main() -> ExitCode {
         Command::Put(args) => data::put(&args),
         Command::Del(args) => data::del(&args),
         Command::Bench(args) => bench::run(&args),
+        Command::Sim(args) => sim::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

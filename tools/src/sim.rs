@@ -1,0 +1,136 @@
+//! `quorate sim`: runs the simulator over many seeds, or one again.
+//!
+//! The rule: a broken property is told with the seed and the command that repeats it, and fails the run; so does a class
+//! of faults that never struck in a long run, since then nothing was proved of it.
+//!
+//! Not here: the simulator (`tests`).
+
+use std::{
+    io::{IsTerminal, Write, stderr},
+    num::NonZero,
+    sync::atomic::{AtomicU64, Ordering},
+    thread,
+    time::Duration,
+};
+
+use quorate_tests::{
+    faults::Class,
+    simulation::{Options, Outcome, Summary, run_many, run_seed},
+};
+use serde_json::json;
+
+use crate::failure::{Failure, failed};
+
+/// After so many seeds every class of faults must have struck.
+const SEEDS_TELLING: u64 = 500;
+
+/// Run whole clusters under virtual time, with faults drawn from seeds, and check every answer
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Run this seed alone, twice, and compare the two runs
+    #[arg(long, conflicts_with_all = ["seeds", "minutes", "first"])]
+    seed: Option<u64>,
+    /// How many seeds [default: 1000, or as many as fit into --minutes]
+    #[arg(long)]
+    seeds: Option<u64>,
+    /// The first seed
+    #[arg(long, default_value_t = 0)]
+    first: u64,
+    /// Stop after this time
+    #[arg(long)]
+    minutes: Option<f64>,
+    /// Seeds at a time [default: as many as there are CPUs]
+    #[arg(long)]
+    threads: Option<NonZero<usize>>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(args: &Args) -> Result<(), Failure> {
+    if let Some(seed) = args.seed {
+        return run_one(seed, args.json);
+    }
+    let limit = args.minutes.map(|minutes| Duration::try_from_secs_f64(minutes * 60.0));
+    let limit = limit.transpose().map_err(|_| Failure::Usage("--minutes must be a time".to_owned()))?;
+    let count = args.seeds.unwrap_or(if limit.is_some() { u64::MAX } else { 1000 });
+    let threads = args.threads.or_else(|| thread::available_parallelism().ok()).map_or(1, NonZero::get);
+    let done = AtomicU64::new(0);
+    let summary = run_many(args.first, count, limit, threads, &Options::default(), |outcome| tell(&done, outcome));
+    if stderr().is_terminal() {
+        eprintln!();
+    }
+    if args.json {
+        println!("{}", as_json(&summary));
+    } else {
+        print(&summary);
+    }
+    let idle = idle_classes(&summary);
+    match summary.failures.len() {
+        0 if idle.is_empty() => Ok(()),
+        0 => Err(failed(format!("these faults never struck, so nothing was proved of them: {}", idle.join(", ")))),
+        failures => Err(failed(format!("{failures} of {} seeds broke a property", summary.seeds))),
+    }
+}
+
+fn run_one(seed: u64, json: bool) -> Result<(), Failure> {
+    let outcome = run_seed(seed, &Options { twice: true, ..Options::default() });
+    if json {
+        let violation = outcome.violation.as_ref().map(ToString::to_string);
+        let trace = format!("{:016x}", outcome.trace_hash);
+        println!("{}", json!({"seed": seed, "violation": violation, "trace": trace, "events": outcome.events}));
+    } else {
+        println!("{outcome}");
+    }
+    if outcome.violation.is_some() { Err(failed(format!("seed {seed} broke a property"))) } else { Ok(()) }
+}
+
+fn tell(done: &AtomicU64, outcome: &Outcome) {
+    let done = done.fetch_add(1, Ordering::Relaxed) + 1;
+    if outcome.violation.is_some() {
+        eprintln!("\n{outcome}");
+    } else if done.is_multiple_of(50) && stderr().is_terminal() {
+        eprint!("\r{done} seeds");
+        let _ = stderr().flush();
+    }
+}
+
+fn idle_classes(summary: &Summary) -> Vec<String> {
+    if summary.seeds < SEEDS_TELLING {
+        return Vec::new();
+    }
+    summary.hits.missing().into_iter().map(|class| format!("{class:?}")).collect()
+}
+
+fn print(summary: &Summary) {
+    let minutes = summary.elapsed.as_secs_f64() / 60.0;
+    println!(
+        "{} seeds in {:.1} s ({:.0} a minute): {} operations, {} of them answered with success, {:.0} faults a seed, \
+         {:.0} s of the worlds' time",
+        summary.seeds,
+        summary.elapsed.as_secs_f64(),
+        summary.seeds as f64 / minutes,
+        summary.operations,
+        summary.successes,
+        summary.hits.total() as f64 / summary.seeds.max(1) as f64,
+        summary.simulated.as_secs_f64(),
+    );
+    for class in Class::ALL {
+        println!("  {:<16} {:>10}", format!("{class:?}"), summary.hits.of(class));
+    }
+    println!("{} seeds broke a property", summary.failures.len());
+}
+
+fn as_json(summary: &Summary) -> serde_json::Value {
+    let hit = |class: Class| (format!("{class:?}"), json!(summary.hits.of(class)));
+    let hits: serde_json::Map<_, _> = Class::ALL.into_iter().map(hit).collect();
+    let failures: Vec<_> = summary.failures.iter().map(|failure| failure.seed).collect();
+    json!({
+        "seeds": summary.seeds,
+        "seconds": summary.elapsed.as_secs_f64(),
+        "operations": summary.operations,
+        "successes": summary.successes,
+        "faults": hits,
+        "failures": failures,
+    })
+}
