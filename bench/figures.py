@@ -129,6 +129,12 @@ def per_put(name, before, after, nodes):
     print(f"{delta[name] / max(delta['puts'] * int(nodes), 1):.0f}")
 
 
+def turned(before, after, nodes):
+    """How much of all segments the log has written anew, in percent."""
+    delta, now = differences(before, after)
+    print(delta["store_log_bytes"] * 100 // (now["store_segments"] * now["store_segment_bytes"] // int(nodes)))
+
+
 def reads(label, before, after, report):
     delta, _ = differences(before, after)
     # The warm-up's operations read as well, so they count: the nodes' own numbers are the divisor.
@@ -184,6 +190,8 @@ def main():
             written(*rest)
         case "per-put":
             per_put(*rest)
+        case "turned":
+            turned(*rest)
         case "reads":
             reads(*rest)
         case "answer":

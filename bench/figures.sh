@@ -49,11 +49,12 @@ py() { python3 bench/figures.py "$@"; }
 say() { printf '\n== %s ==\n' "$*"; }
 need() { command -v "$1" >/dev/null || { echo "$1 is missing: $2" >&2 && exit 1; }; }
 
-# quiet WHAT COMMAND...: its output only when it fails.
+# quiet WHAT COMMAND...: its output only when it fails. In the background, so that a signal to this script ends it at once.
 quiet() {
     local what=$1
     shift
-    "$@" >"$WORK/output" 2>&1 || { echo "$what failed:" >&2 && tail -20 "$WORK/output" >&2 && exit 1; }
+    "$@" >"$WORK/output" 2>&1 &
+    wait $! || { echo "$what failed:" >&2 && tail -20 "$WORK/output" >&2 && exit 1; }
 }
 
 # bench NAME OPTION...: a run against the cluster, its report in $WORK/NAME.json.
@@ -229,20 +230,20 @@ row_written() {
     info >"$WORK/after.json"
     echo "  While a segment is used for the first time, its zeroing ahead doubles what is written; recycled ones are not zeroed."
     py written "first fill, loading" "$WORK/before.json" "$WORK/after.json" 3
-    local burst
-    # Steady once a burst prepares next to nothing: a recycled segment costs its header.
-    for ((burst = 1; ; burst++)); do
+    local turn
+    # Compaction comes in waves, so a figure is two whole turns of the log through all segments. Steady are the
+    # first two that make no new segment: a recycled one costs its header.
+    for ((turn = 1; ; turn++)); do
         cp "$WORK/after.json" "$WORK/before.json"
-        put_load burst --connections 64
-        info >"$WORK/after.json"
+        until (($(py turned "$WORK/before.json" "$WORK/after.json" 3) >= 200)); do
+            put_load burst --connections 64
+            info >"$WORK/after.json"
+        done
         (($(py per-put store_prepared_bytes "$WORK/before.json" "$WORK/after.json" 3) >= 32)) || break
-        py written "first fill, puts $burst" "$WORK/before.json" "$WORK/after.json" 3
-        ((burst < 60)) || { echo "the store still makes new segments after $burst bursts" >&2 && exit 1; }
+        py written "first fill, puts $turn" "$WORK/before.json" "$WORK/after.json" 3
+        ((turn < 20)) || { echo "the store still makes new segments after $turn times two turns" >&2 && exit 1; }
     done
-    cp "$WORK/after.json" "$WORK/before.json"
-    SECS=$((2 * SECS)) put_load steady --connections 64
-    info >"$WORK/after.json"
-    py run "steady state" "$WORK/steady.json"
+    py run "the last run of it" "$WORK/burst.json"
     py written "steady state" "$WORK/before.json" "$WORK/after.json" 3
     stop "$DEV"
 }
