@@ -191,6 +191,7 @@ impl<D: Disk> Core<D> {
     /// A client of this core asks.
     pub fn handle_request(&mut self, now: Now, client: u64, request: Request, out: &mut Vec<Effect>) {
         self.request(now, Origin::Client(client), request, out);
+        self.end_waits_of_failed_store(now, out);
     }
 
     /// Another core says something.
@@ -207,6 +208,7 @@ impl<D: Disk> Core<D> {
             ArchivedMessage::Probed(probed) => self.probed(now, from, probed, out),
             ArchivedMessage::Hello(_) => self.statistics.malformed += 1,
         }
+        self.end_waits_of_failed_store(now, out);
     }
 
     /// A read that [`Effect::Load`] asked for is done.
@@ -219,6 +221,7 @@ impl<D: Disk> Core<D> {
             Load::Replicate(job) => self.replicate_job(now, job, Some(loaded), out),
             Load::Probe(job) => self.probe_loaded(job, loaded, out),
         }
+        self.end_waits_of_failed_store(now, out);
     }
 
     /// The store's watermark moved, or the store failed.
@@ -240,6 +243,13 @@ impl<D: Disk> Core<D> {
             }
         }
         self.look_for_damage(out);
+    }
+
+    /// A store that failed says so once; who begins to wait for it later must not wait for ever.
+    fn end_waits_of_failed_store(&mut self, now: Now, out: &mut Vec<Effect>) {
+        if !self.waiting.is_empty() && self.store.durable() == Watermark::Failed {
+            self.handle_store(now, Watermark::Failed, out);
+        }
     }
 
     /// The incarnation that [`Effect::RenewActor`] asked for is on disk.
