@@ -107,7 +107,7 @@ pub fn run_seed(seed: u64, options: &Options) -> Outcome {
     }
     if let Some(violation) = &outcome.violation {
         // The same once more, in words.
-        outcome.events = run_once(seed, options, Some(violation.clone())).events;
+        outcome.events = run_once(seed, options, Some(violation)).events;
     }
     RUNNING.set(None);
     outcome
@@ -148,13 +148,13 @@ pub fn run_many(
     summary
 }
 
-fn run_once(seed: u64, options: &Options, explain: Option<Violation>) -> Outcome {
+fn run_once(seed: u64, options: &Options, explain: Option<&Violation>) -> Outcome {
     let mut random = Random::new(seed);
     let shape = Shape::draw(&mut random);
     let plan = if options.faults { Plan::draw(&mut random) } else { Plan::none() };
     let length = options.workload_max.mul_f64(0.2 + 0.8 * random.unit());
-    let mut world = World::new(random.next_u64(), shape, plan);
-    if let Some(violation) = &explain {
+    let mut world = World::new(random.next_u64(), &shape, plan);
+    if let Some(violation) = explain {
         world.keep_log(violation.key.clone());
     }
     let violation = live(&mut world, length).err();

@@ -9,6 +9,7 @@
 mod audit;
 mod injection;
 mod observer;
+mod scenario;
 mod settings;
 mod shell;
 
@@ -20,7 +21,7 @@ use quorate_net::{
     frame,
     id::{CoreId, Endpoint, NodeId},
     key::Key,
-    message::{ArchivedMessage, Message, Operation as Asked, Reply, Request},
+    message::{ArchivedMessage, Message, Operation as Asked, Outcome, Reply, Request},
 };
 use quorate_node::{clock::Now, core::Core, effect::Effect};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
@@ -69,6 +70,8 @@ pub struct World {
     /// What happened to one key, in words, when it is asked for.
     log: Option<(Option<Key>, Vec<String>)>,
     healed: bool,
+    /// The answers to operations, when a scenario asks for them.
+    outcomes: Option<BTreeMap<usize, Outcome>>,
 }
 
 struct Node {
@@ -108,9 +111,9 @@ enum Event {
 impl World {
     /// A cluster that was never started.
     #[must_use]
-    pub fn new(seed: u64, shape: Shape, plan: Plan) -> Self {
+    pub fn new(seed: u64, shape: &Shape, plan: Plan) -> Self {
         let mut random = Random::new(seed);
-        let settings = Settings::new(&shape, &mut random);
+        let settings = Settings::new(shape, &mut random);
         let timing = Timing::default();
         let (mut nodes, mut shells) = (Vec::new(), Vec::new());
         for member in settings.ring.members() {
@@ -136,7 +139,7 @@ impl World {
             now: Duration::ZERO,
             agenda: BTreeMap::new(),
             made: 0,
-            workload: Workload::new(&shape, settings.ring.replicas(), &mut random),
+            workload: Workload::new(shape, settings.ring.replicas(), &mut random),
             settings,
             nodes,
             shells,
@@ -148,6 +151,7 @@ impl World {
             forwarded: AHashMap::new(),
             log: None,
             healed: false,
+            outcomes: None,
         };
         for node in 0..world.nodes.len() {
             world.at(Duration::ZERO, Event::Start { node });
@@ -252,7 +256,7 @@ impl World {
                 let due =
                     |world: &Self| world.shells[at].core().and_then(Core::next_timeout).is_some_and(|t| t <= instant);
                 if self.nodes[node].paused_until.is_none() && due(self) {
-                    self.drive(at, Cause::None, |core, now, out| core.handle_timeout(now, out))?;
+                    self.drive(at, &Cause::None, |core, now, out| core.handle_timeout(now, out))?;
                 }
             }
         }
@@ -333,7 +337,7 @@ impl World {
             _ => None,
         };
         let cause = self.cause_of(message, asked);
-        self.drive(at, cause, |core, now, out| core.handle_message(now, from, message, out))
+        self.drive(at, &cause, |core, now, out| core.handle_message(now, from, message, out))
     }
 
     fn asked(&mut self, at: usize, client: usize, bytes: &Rc<[u8]>) -> Checked {
@@ -343,7 +347,7 @@ impl World {
         };
         let asked = self.clients[client].operation_of(request.id);
         let cause = self.cause_of(frame.access().expect("it holds a message"), asked);
-        self.drive(at, cause, |core, now, out| core.handle_request(now, client as u64, request, out))
+        self.drive(at, &cause, |core, now, out| core.handle_request(now, client as u64, request, out))
     }
 
     fn tell_peer(&mut self, observer: usize, peer: usize, up: bool) -> Checked {
@@ -354,25 +358,25 @@ impl World {
             return Ok(());
         }
         self.note(None, || format!("{} is told that {endpoint} is {}", observer, if up { "up" } else { "down" }));
-        self.drive(observer, Cause::None, |core, now, out| core.handle_peer(now, endpoint, up, out))
+        self.drive(observer, &Cause::None, |core, now, out| core.handle_peer(now, endpoint, up, out))
     }
 
     /// Hands an event to a machine, looks at what it did, and does what it asks; then lets its tasks run.
-    fn drive(&mut self, at: usize, cause: Cause, event: impl FnOnce(&mut Machine, Now, &mut Vec<Effect>)) -> Checked {
+    fn drive(&mut self, at: usize, cause: &Cause, event: impl FnOnce(&mut Machine, Now, &mut Vec<Effect>)) -> Checked {
         self.shells[at].disk.advance(self.now);
         self.handle(at, cause, event)?;
         self.run_shell(at)
     }
 
-    fn handle(&mut self, at: usize, cause: Cause, event: impl FnOnce(&mut Machine, Now, &mut Vec<Effect>)) -> Checked {
+    fn handle(&mut self, at: usize, cause: &Cause, event: impl FnOnce(&mut Machine, Now, &mut Vec<Effect>)) -> Checked {
         let now = self.nodes[self.node_of(at)].clock.now(self.now);
-        let before = self.held(at, &cause);
+        let before = self.held(at, cause);
         let Some(core) = self.shells[at].core_mut() else { return Ok(()) };
         let mut effects = Vec::new();
         event(core, now, &mut effects);
-        self.observe(at, &cause, &before, &effects)?;
+        self.observe(at, cause, &before, &effects)?;
         for effect in effects {
-            self.perform(at, &cause, effect)?;
+            self.perform(at, cause, effect)?;
         }
         Ok(())
     }
@@ -395,15 +399,15 @@ impl World {
             match completion {
                 Completion::Loaded { load, loaded } => {
                     let cause = self.shells[at].loads.remove(&load).unwrap_or(Cause::None);
-                    self.handle(at, cause, |core, now, out| core.handle_loaded(now, load, &loaded, out))?;
+                    self.handle(at, &cause, |core, now, out| core.handle_loaded(now, load, &loaded, out))?;
                 }
                 Completion::Watermark(watermark) => {
                     self.settle(at);
-                    self.handle(at, Cause::None, |core, now, out| core.handle_store(now, watermark, out))?;
+                    self.handle(at, &Cause::None, |core, now, out| core.handle_store(now, watermark, out))?;
                 }
                 Completion::Actor(incarnation) => {
                     let keys = self.shells[at].coordinated.iter().cloned().collect();
-                    self.handle(at, Cause::Keys(keys), |core, now, out| core.handle_actor(now, incarnation, out))?;
+                    self.handle(at, &Cause::Keys(keys), |core, now, out| core.handle_actor(now, incarnation, out))?;
                 }
             }
         }

@@ -2,5 +2,6 @@
 
 mod integration {
     mod algebra;
+    mod hazards;
     mod seeds;
 }

@@ -332,12 +332,13 @@ impl World {
     }
 
     /// What is wrong on the disk may show at any later time, and take later writes along.
-    fn spoil_for_good(&mut self, at: usize) {
+    pub(super) fn spoil_for_good(&mut self, at: usize) {
         self.shells[at].spoiled = true;
         self.ledger.copy_destroyed(Duration::MAX);
     }
 
-    fn lose_disk(&mut self, at: usize) {
+    /// The node's power fails, and the disk of a core is replaced by an empty one.
+    pub fn lose_disk(&mut self, at: usize) {
         let node = self.node_of(at);
         self.power_cut(node);
         self.shells[at].disk.lose_all();

@@ -214,6 +214,9 @@ impl World {
         let Some(operation) = self.operation_of(client, reply) else { return Ok(()) };
         let key = self.ledger.operations[operation].key.clone();
         self.note(Some(&key), || format!("client {client} is told of #{operation}: {:?}", reply.outcome));
+        if let Some(outcomes) = &mut self.outcomes {
+            outcomes.insert(operation, reply.outcome.clone());
+        }
         match &reply.outcome {
             Outcome::Values { context, values, sloppy } => {
                 self.ledger.read(operation, context, values, *sloppy)?;

@@ -1,0 +1,316 @@
+//! The named hazards, one by one. The checks against explicit histories run along in each of them.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use quorate_engine::disk::simulated::Kind;
+use quorate_net::message::{Durability, Failure, Outcome};
+use quorate_node::{
+    context::{Context, Sealer},
+    object::VersionHash,
+    version::{Actor, Clock, Dot, VersionVector},
+};
+use quorate_tests::{history::Action, seeds::for_each_seed, world::World};
+
+const HOUR_MS: i64 = 3_600_000;
+const YEAR_MS: i64 = 365 * 24 * HOUR_MS;
+
+fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+/// A put like [`World::put`], with all that can be said.
+fn put_with(
+    value: Option<&str>,
+    token: Option<u128>,
+    context: Option<(Bytes, quorate_tests::causality::Events)>,
+) -> Action {
+    let value = value.map(|value| Bytes::copy_from_slice(value.as_bytes()));
+    Action::Put { value, quorum: 2, durability: Durability::Durable, token, context }
+}
+
+fn is_written(outcome: Option<&Outcome>) -> bool {
+    matches!(outcome, Some(Outcome::Written { .. }))
+}
+
+/// A coordinates x, B and C acknowledge; A dies before its own copy is on disk, restarts, and puts y blindly.
+#[test]
+fn h1_a_dot_is_not_used_again_after_a_crash() {
+    let mut forgotten = 0;
+    for_each_seed(30, |seed| {
+        let mut world = World::scripted(seed, 3);
+        let key = World::key("k");
+        world.disk(0).set_slowness(2_000);
+        assert!(is_written(world.ask(0, &key, World::put("x", 2)).as_ref()), "B and C acknowledge");
+        world.power_cut(0);
+        world.disk(0).set_slowness(1);
+        world.settle_down();
+        let survived = !world.values(0, &key, 1).0.is_empty();
+        assert!(is_written(world.ask(0, &key, World::put("y", 2)).as_ref()));
+        let (values, _) = world.values(1, &key, 3);
+        if survived {
+            assert_eq!(values, ["y"], "A had seen x");
+        } else {
+            forgotten += 1;
+            assert_eq!(values, ["x", "y"], "A had not seen x");
+        }
+        world.heal_and_audit();
+    });
+    assert!(forgotten > 5, "the crash took x from A in {forgotten} of 30 seeds");
+}
+
+/// A minted dots; its disk is exchanged for an empty one, or for an older copy; it coordinates a blind put.
+#[test]
+fn h2_a_dot_is_not_used_again_after_a_lost_or_restored_disk() {
+    for_each_seed(20, |seed| {
+        let mut world = World::scripted(seed, 3);
+        let key = World::key("k");
+        let snapshot = world.disk(0).snapshot();
+        for value in ["u", "v", "x"] {
+            assert!(is_written(world.ask(0, &key, World::put(value, 3)).as_ref()));
+        }
+        world.give_up_copies(0);
+        world.power_cut(0);
+        if seed % 2 == 0 {
+            world.disk(0).lose_all();
+        } else {
+            world.disk(0).restore(&snapshot);
+        }
+        world.settle_down();
+        assert!(is_written(world.ask(0, &key, World::put("y", 2)).as_ref()));
+        assert_eq!(world.values(1, &key, 3).0, ["x", "y"]);
+        world.heal_and_audit();
+    });
+}
+
+/// The coordinator dies after 0, 1 or 2 sends, before or after its answer: what is read later is read by everybody.
+#[test]
+fn h7_a_put_whose_coordinator_dies_is_all_or_nothing() {
+    for_each_seed(60, |seed| {
+        let mut world = World::scripted(seed, 3);
+        let key = World::key("k");
+        let sends = seed % 3;
+        for unreached in 1..3 - sends as usize {
+            world.cut_off(0, unreached);
+        }
+        if sends == 0 {
+            world.cut_off(0, 2);
+        }
+        let put = world.intend(&key, World::put("x", 2));
+        world.send_to(0, put);
+        let answered = if seed % 2 == 0 {
+            world.pass(Duration::from_micros(1 + seed * 10));
+            false
+        } else {
+            is_written(world.answer(put).as_ref())
+        };
+        world.power_cut(0);
+        world.heal_and_audit();
+        let seen: Vec<_> = (0..3).map(|node| world.values(node, &key, 3).0).collect();
+        assert!(seen.iter().all(|values| *values == seen[0]), "{seen:?}");
+        assert!(!answered || seen[0] == ["x"], "it was acknowledged");
+        assert!(sends > 0 || !answered, "one copy is no quorum");
+    });
+}
+
+/// The answer is lost and the client retries through another coordinator.
+#[test]
+fn h8_a_retry_is_one_write_with_a_token_and_at_most_two_without() {
+    for_each_seed(40, |seed| {
+        let mut world = World::scripted(seed, 3);
+        let key = World::key("k");
+        let token = (seed % 2 == 0).then_some(77);
+        assert!(is_written(world.ask(1, &key, World::put("before", 3)).as_ref()));
+        let put = world.intend(&key, put_with(Some("x"), token, None));
+        world.send_to(0, put);
+        // Before, while or after the first attempt reaches the other coordinator.
+        world.pass(Duration::from_micros(seed * 20));
+        world.send_to(1, put);
+        assert!(is_written(world.answer(put).as_ref()));
+        world.pass(ms(50));
+        let (values, _) = world.values(2, &key, 3);
+        match token {
+            Some(_) => assert_eq!(values, ["x"]),
+            None => assert!(values == ["x"] || values == ["x", "x"], "{values:?}"),
+        }
+        world.heal_and_audit();
+    });
+}
+
+/// A retry whose first attempt has got a sibling meanwhile: its context does not cover what its writer has not seen.
+#[test]
+fn h8_a_retry_is_not_told_of_siblings_that_its_writer_has_not_seen() {
+    let mut world = World::scripted(1, 3);
+    let key = World::key("k");
+    let put = world.intend(&key, put_with(Some("x"), Some(5), None));
+    world.send_to(0, put);
+    assert!(is_written(world.answer(put).as_ref()));
+    let nothing = Some((Bytes::new(), Default::default()));
+    assert!(is_written(world.ask(1, &key, put_with(Some("y"), None, nothing)).as_ref()));
+    world.pass(ms(50));
+    world.send_to(0, put);
+    let Some(Outcome::Written { context, .. }) = world.answer(put) else { panic!("a retry is answered") };
+    let seen = world.ledger.open(&key, &context).unwrap();
+    assert!(is_written(world.ask(2, &key, put_with(Some("z"), None, Some((context, seen)))).as_ref()));
+    let (values, _) = world.values(0, &key, 3);
+    assert!(values.contains(&"y".to_owned()), "{values:?}");
+    world.heal_and_audit();
+}
+
+/// The wall clock jumps by an hour or a year, either way: what replaces what does not change.
+#[test]
+fn h10_clock_steps_change_no_causal_result() {
+    for (seed, step) in [HOUR_MS, -HOUR_MS, YEAR_MS, -YEAR_MS].into_iter().enumerate() {
+        let mut world = World::scripted(seed as u64, 3);
+        let key = World::key("k");
+        assert!(is_written(world.ask(0, &key, World::put("x", 3)).as_ref()));
+        let (_, context) = world.values(1, &key, 2);
+        let seen = world.ledger.open(&key, &context).unwrap();
+        world.step_wall_clock(0, step);
+        world.step_wall_clock(2, -step);
+        assert!(is_written(
+            world.ask(0, &key, put_with(Some("y"), None, Some((context.clone(), seen.clone())))).as_ref()
+        ));
+        assert_eq!(world.values(1, &key, 3).0, ["y"]);
+        // The same context once more: a sibling, whatever the clocks say.
+        assert!(is_written(world.ask(2, &key, put_with(Some("z"), None, Some((context, seen)))).as_ref()));
+        assert_eq!(world.values(1, &key, 3).0, ["y", "z"]);
+        assert!(is_written(world.ask(0, &key, World::put("last", 2)).as_ref()));
+        assert_eq!(world.values(2, &key, 3).0, ["last"]);
+        world.heal_and_audit();
+    }
+}
+
+/// A write or a sync fails: nothing more is acknowledged from that log, and nothing is tried again.
+#[test]
+fn h14_after_a_failed_write_nothing_is_acknowledged() {
+    for_each_seed(20, |seed| {
+        let mut world = World::scripted(seed, 3);
+        let key = World::key("k");
+        let other = World::key("other");
+        assert!(is_written(world.ask(0, &key, World::put("before", 3)).as_ref()));
+        assert!(is_written(world.ask(0, &other, World::put("another", 3)).as_ref()));
+        // The log has said that it is idle.
+        world.pass(ms(30));
+        let kind = if seed % 2 == 0 { Kind::Write } else { Kind::Sync };
+        (0..3).for_each(|node| world.disk(node).fail_always(kind, libc::EIO));
+        let first = world.ask(0, &key, World::put("x", 2));
+        world.pass(ms(50));
+        let failed: Vec<bool> =
+            (0..3).map(|node| world.store(node).is_some_and(|store| store.failure().is_some())).collect();
+        if !failed[0] {
+            // This log does not use what fails.
+            assert!(is_written(first.as_ref()));
+            return;
+        }
+        assert!(!is_written(first.as_ref()), "{first:?}");
+        (0..3).for_each(|node| world.disk(node).mend());
+        let before: Vec<_> = (0..3).map(|node| world.disk(node).statistics()).collect();
+        let second = world.ask(0, &key, World::put("y", 1));
+        assert_eq!(second, Some(Outcome::Failed(Failure::StoreFailed)));
+        world.pass(ms(200));
+        for (node, before) in before.iter().enumerate().filter(|(node, _)| failed[*node]) {
+            let after = world.disk(node).statistics();
+            assert_eq!((after.writes, after.syncs), (before.writes, before.syncs), "node {node} tries again");
+        }
+        assert_eq!(world.values(0, &other, 1).0, ["another"], "it still reads");
+        // What no disk has is not shown, and nobody waits for it.
+        match world.ask(0, &key, Action::Get { quorum: 1 }) {
+            Some(Outcome::Failed(Failure::Corrupt)) => {}
+            Some(Outcome::Values { values, .. }) => assert_eq!(values, ["before"]),
+            other => panic!("{other:?}"),
+        }
+        (0..3).for_each(|node| world.kill(node));
+        world.settle_down();
+        assert!(is_written(world.ask(0, &key, World::put("z", 3)).as_ref()));
+        world.heal_and_audit();
+    });
+}
+
+/// The power fails at some write, rename or removal while the log is compacted: nothing durable is lost.
+#[test]
+fn h15_a_crash_in_compaction_loses_nothing() {
+    let mut compacted = 0;
+    for_each_seed(12, |seed| {
+        let mut world = World::scripted(seed, 3);
+        let filler = "f".repeat(60_000);
+        for round in 0..160 {
+            let key = World::key(&format!("k{}", round % 24));
+            // A log that outruns its segments refuses for a moment.
+            let written = (0..20).any(|attempt| {
+                world.pass(ms(attempt));
+                is_written(world.ask(0, &key, World::put(&format!("{round}.{attempt}.{filler}"), 3)).as_ref())
+            });
+            assert!(written, "round {round}");
+        }
+        compacted += world.store(0).map_or(0, |store| store.statistics().compacted_segments);
+        world.disk(0).halt_after(1 + seed * 3);
+        for round in 0..24 {
+            let key = World::key(&format!("k{round}"));
+            let _ = world.ask(0, &key, World::put(&format!("last{round}.{filler}"), 2));
+        }
+        world.power_cut(0);
+        world.settle_down();
+        world.heal_and_audit();
+    });
+    assert!(compacted > 0, "nothing was compacted");
+}
+
+/// A torn tail is cut; a rotten record before sound ones is damage, and what follows it stays.
+#[test]
+fn h16_rot_in_mid_log_is_not_taken_for_a_torn_tail() {
+    for_each_seed(10, |seed| {
+        let mut world = World::scripted(seed, 3);
+        let names = ["first", "second", "third"];
+        for name in names {
+            assert!(is_written(world.ask(0, &World::key(name), World::put(&format!("value-of-{name}"), 3)).as_ref()));
+            world.pass(ms(20));
+        }
+        world.give_up_copies(1);
+        world.kill(1);
+        let rotten = b"value-of-first";
+        let found = world.disk(1).names().into_iter().find_map(|(name, _)| {
+            let bytes = world.disk(1).contents(&name)?;
+            let at = bytes.windows(rotten.len()).position(|window| window == rotten)?;
+            name.starts_with("segment").then_some((name, at))
+        });
+        let (segment, at) = found.expect("the record is in the log");
+        assert!(world.disk(1).corrupt(&segment, at as u64, 3));
+        world.settle_down();
+        assert!(world.store(1).expect("it is up").statistics().damaged > 0, "the rot is found");
+        for name in &names[1..] {
+            assert_eq!(world.values(1, &World::key(name), 1).0, [format!("value-of-{name}")], "it is not cut");
+        }
+        assert_eq!(world.values(1, &World::key("first"), 2).0, ["value-of-first"], "the others have it");
+        world.heal_and_audit();
+    });
+}
+
+/// A client sends (A, u64::MAX), or a context of another cluster or key: nothing is replaced.
+#[test]
+fn h19_a_forged_context_erases_nothing() {
+    let mut world = World::scripted(3, 3);
+    let key = World::key("k");
+    assert!(is_written(world.ask(0, &key, World::put("x", 3)).as_ref()));
+    let (_, honest) = world.values(0, &key, 3);
+    let actor = Actor { node: 1, core: 0, incarnation: 1 };
+    let vector = VersionVector::from_entries(vec![Dot { actor, counter: u64::MAX }]).unwrap();
+    let forged = Context { seen: Clock::from(vector), version: VersionHash(1) };
+    let contexts = [
+        Sealer::new("another cluster's secret").seal(key.encoded(), &forged),
+        Bytes::from_static(b"AAAA"),
+        Bytes::from(vec![b'A'; 60_000]),
+        honest.slice(..honest.len() - 2),
+    ];
+    for (number, context) in contexts.into_iter().enumerate() {
+        let put = put_with(Some(&format!("forged{number}")), None, Some((context, Default::default())));
+        assert_eq!(world.ask(0, &key, put), Some(Outcome::Failed(Failure::BadContext)));
+    }
+    let seen = Default::default();
+    let other = world.ask(0, &World::key("another"), put_with(Some("y"), None, Some((honest, seen))));
+    assert_eq!(other, Some(Outcome::Failed(Failure::BadContext)), "it is sealed for its key alone");
+    assert_eq!(world.values(1, &key, 3).0, ["x"]);
+    assert!(is_written(world.ask(0, &key, World::put("z", 3)).as_ref()), "the key has a future");
+    assert_eq!(world.values(1, &key, 3).0, ["z"]);
+    world.heal_and_audit();
+}
