@@ -322,7 +322,7 @@ row_simulation() {
     say "simulation: no violation in 20,000 seeds, >= 500 seeds a minute"
     local begun=$EPOCHREALTIME
     quiet "the simulation of $SEEDS seeds" "$QUORATE" sim --seeds "$SEEDS"
-    tail -3 "$WORK/output" | sed 's/^/  /'
+    tail -1 "$WORK/output" | sed 's/^/  /'
     awk -v n="$SEEDS" -v a="$begun" -v b="$EPOCHREALTIME" -v l="$(cut -d' ' -f1 /proc/loadavg)" \
         'BEGIN { printf "  %d seeds in %.0f s: %.0f a minute  load %s\n", n, b - a, n * 60 / (b - a), l }'
 }

@@ -10,5 +10,9 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         error => failed(error.to_string()),
     })?;
     println!("{outcome}");
-    if outcome.passed() { Ok(()) } else { Err(failed("what was to be verified does not hold; see above")) }
+    if outcome.passed() {
+        Ok(())
+    } else {
+        Err(failed("no operation succeeded, or what was to be verified does not hold; see above"))
+    }
 }
