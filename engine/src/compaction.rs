@@ -1,7 +1,7 @@
 //! Which segment to compact next. Pure.
 //!
 //! The rule: cost and benefit (Rosenblum and Ousterhout, 1992): the victim is the segment with the highest
-//! `(1 - u) · age / (1 + u)`, where `u` is the share of it that is live. What died long ago has had its time to die; in a
+//! `(1 - u) · age / (1 + u)`, where `1 - u` is the share of it that moving would gain. What died long ago has had its time to die; in a
 //! young segment more will die by itself.
 //!
 //! Not here: moving records (`compactor`), counting what is live (`space`).
@@ -11,8 +11,8 @@
 pub struct Candidate {
     /// Its slot.
     pub slot: u32,
-    /// Bytes that the index points at.
-    pub live: u64,
+    /// Bytes that are gained when its live records are moved elsewhere.
+    pub gain: u64,
     /// Bytes appended to the log since it was sealed.
     pub age: u64,
 }
@@ -35,25 +35,24 @@ pub struct Situation {
 pub fn victim(situation: &Situation, candidates: &[Candidate]) -> Option<u32> {
     let bytes = situation.segment_bytes;
     let total = bytes * candidates.len() as u64;
-    let live: u64 = candidates.iter().map(|candidate| candidate.live).sum();
-    let dead = total.saturating_sub(live);
-    // Less than two segments' worth of dead bytes is not worth a segment for the survivors.
-    let untidy = dead > 2 * bytes && dead * 100 > total * situation.dead_percent_max;
+    let gain: u64 = candidates.iter().map(|candidate| candidate.gain).sum();
+    // Less than two segments' worth is not worth a segment for the survivors.
+    let untidy = gain > 2 * bytes && gain * 100 > total * situation.dead_percent_max;
     if situation.free >= situation.free_wanted && !untidy {
         return None;
     }
     candidates
         .iter()
         // To move a segment that is nearly all live would write much and gain little.
-        .filter(|candidate| candidate.live * 20 < bytes * 19)
+        .filter(|candidate| candidate.gain * 20 > bytes)
         .max_by(|a, b| score(a, bytes).total_cmp(&score(b, bytes)).then(b.slot.cmp(&a.slot)))
         .map(|candidate| candidate.slot)
 }
 
 fn score(candidate: &Candidate, bytes: u64) -> f64 {
-    let used = candidate.live as f64 / bytes as f64;
+    let gain = candidate.gain as f64 / bytes as f64;
     // A segment that was just sealed still competes by what is dead in it.
-    (1.0 - used) * (candidate.age + bytes) as f64 / (1.0 + used)
+    gain * (candidate.age + bytes) as f64 / (2.0 - gain)
 }
 
 #[cfg(test)]
@@ -67,7 +66,7 @@ mod tests {
     }
 
     fn candidate(slot: u32, live: u64, age: u64) -> Candidate {
-        Candidate { slot, live, age }
+        Candidate { slot, gain: BYTES - live, age }
     }
 
     #[test]

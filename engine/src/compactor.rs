@@ -17,7 +17,7 @@ use crate::{
     record::{self, Head},
     segment::{START, Segment, name, write_durably},
     shared::{Damage, DamageKind, Position, Shared},
-    space::{RESERVE, State},
+    space::{RESERVE, Space, State},
     statistics::count,
 };
 use std::{io, rc::Rc, time::Duration};
@@ -109,7 +109,11 @@ impl<D: Disk> Compactor<D> {
             .filter(|(_, slot)| slot.state == State::Sealed && !slot.damaged && slot.live > 0)
             // Its last frames may not be on the disk yet.
             .filter(|(i, _)| !state.log.writes_to(*i as u32))
-            .map(|(i, slot)| Candidate { slot: i as u32, live: slot.live, age: space.clock - slot.sealed_at })
+            .map(|(i, slot)| Candidate {
+                slot: i as u32,
+                gain: Space::gain_of(slot, config.segment_bytes.into()),
+                age: space.clock - slot.sealed_at,
+            })
             .collect();
         (compaction::victim(&situation, &candidates), situation.free < situation.free_wanted)
     }
@@ -270,7 +274,9 @@ impl<D: Disk> Compactor<D> {
         while !rest.is_empty() {
             let mut bytes = rest[0].bytes.len();
             let mut records = 1;
-            while records < rest.len() && bytes + rest[records].bytes.len() <= FRAME {
+            // A segment is filled to its end, or nothing might be gained.
+            let room = self.room_left().filter(|room| *room >= bytes).unwrap_or(FRAME).min(FRAME);
+            while records < rest.len() && bytes + rest[records].bytes.len() <= room {
                 bytes += rest[records].bytes.len();
                 records += 1;
             }
@@ -325,8 +331,16 @@ impl<D: Disk> Compactor<D> {
             at += length;
         }
         self.write(&segment, offset, &bytes).await?;
+        self.shared.state.borrow_mut().space.put(segment.slot, payload);
         self.next_number += 1;
         Ok(())
+    }
+
+    /// Bytes of records that fit into one more frame of the survivors' segment.
+    fn room_left(&self) -> Option<usize> {
+        let end = self.shared.config.segment_bytes as usize - BLOCK;
+        let target = self.target.as_ref()?;
+        (end - target.offset as usize).checked_sub(frame::HEADER)
     }
 
     /// Room for a frame in the survivors' segment, or in the next one: the segment, where, and its first frame's number.

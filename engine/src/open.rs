@@ -321,6 +321,8 @@ fn account<D: Disk>(space: &mut Space<D>, index: &Index, versions: &dyn Versions
     let mut tombstones = 0;
     for slot in &mut space.slots {
         slot.state = space::State::Sealed;
+        // Not known any more: as if it were full.
+        slot.written = u64::MAX;
     }
     for partition in 0..index.partitions() {
         for listed in index.entries(partition, 0, 0) {
@@ -331,6 +333,7 @@ fn account<D: Disk>(space: &mut Space<D>, index: &Index, versions: &dyn Versions
     for slot in 0..space.slots.len() as u32 {
         if space.slot(slot).live == 0 {
             space.slot_mut(slot).state = space::State::Free;
+            space.slot_mut(slot).written = 0;
             space.free.push_back(slot);
         }
     }

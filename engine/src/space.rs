@@ -36,6 +36,8 @@ pub(crate) struct Slot<D: Disk> {
     pub(crate) state: State,
     /// Bytes of the records that the index points at.
     pub(crate) live: u64,
+    /// Bytes of all records that were put into it, as far as is known.
+    pub(crate) written: u64,
     /// Value of [`Space::clock`] when it was sealed.
     pub(crate) sealed_at: u64,
     /// Somebody reads it from end to end.
@@ -87,8 +89,22 @@ impl<D: Disk> Space<D> {
     /// Adds a file whose content is of no use.
     pub(crate) fn add_slot(&mut self, file: Rc<D::File>, state: State) -> u32 {
         let slot = self.slots.len() as u32;
-        self.slots.push(Slot { file, segment: None, state, live: 0, sealed_at: 0, held: false, damaged: false });
+        self.slots.push(Slot {
+            file,
+            segment: None,
+            state,
+            live: 0,
+            written: 0,
+            sealed_at: 0,
+            held: false,
+            damaged: false,
+        });
         slot
+    }
+
+    /// Records of so many bytes were put into the segment.
+    pub(crate) fn put(&mut self, slot: u32, bytes: usize) {
+        self.slot_mut(slot).written += bytes as u64;
     }
 
     /// The index points at `place` from now on.
@@ -135,6 +151,7 @@ impl<D: Disk> Space<D> {
                 continue;
             }
             entry.state = State::Free;
+            entry.written = 0;
             entry.damaged = false;
             self.free.push_back(slot);
             any = true;
@@ -150,6 +167,16 @@ impl<D: Disk> Space<D> {
     /// Segments that could be filled before the disk is full, the reserve included.
     pub(crate) fn free_count(&self) -> usize {
         self.ready.len() + self.free.len() + self.creatable()
+    }
+
+    /// Bytes that moving the slot's live records elsewhere would gain.
+    pub(crate) fn gain_of(slot: &Slot<D>, segment_bytes: u64) -> u64 {
+        if slot.live * 2 <= segment_bytes {
+            // Two of these fit into one, whatever is dead in them.
+            return segment_bytes - slot.live;
+        }
+        // The end of a segment that the next record did not fit into would be just as empty in another.
+        slot.written.min(segment_bytes).saturating_sub(slot.live)
     }
 
     /// Files that may still be made.

@@ -220,6 +220,7 @@ impl<D: Disk> Store<D> {
         let hash = state.index.hash(append.key);
         let old = state.index.insert(append.partition, &hash, place, append.summary, &*shared.versions);
         state.tombstones += u64::from(shared.versions.is_tombstone(append.summary));
+        state.space.put(place.segment(), length);
         state.space.gain(place);
         state.space.clock += length as u64;
         if let Some(old) = old {

@@ -259,6 +259,50 @@ fn a_full_disk_takes_deletes_and_comes_back_by_itself() {
     world.check_recovered(0..count + 2);
 }
 
+/// Three records fill a segment but for a quarter: to move them would gain nothing, however short segments are.
+#[test]
+fn compaction_comes_to_rest_when_nothing_is_to_be_gained() {
+    for (length, overwritten) in [(66 << 10, 0), (66 << 10, 8), (1000, 300), (40 << 10, 10)] {
+        let mut world = World::new(14, plain());
+        world.open();
+        let mut key = 0;
+        while world.append(key, length, false) != Err(AppendError::Full) {
+            key = world.keys.len() as u64;
+            world.run_for(Duration::from_millis(5));
+        }
+        for key in 0..overwritten {
+            let _ = world.append(key * 3 % world.keys.len() as u64, length, false);
+            world.run_for(Duration::from_millis(1));
+        }
+        world.run_for(Duration::from_secs(60));
+        let before = world.store().statistics();
+        world.run_for(Duration::from_secs(60));
+        let after = world.store().statistics();
+        assert_eq!(after.compaction_bytes, before.compaction_bytes, "{length} B: {before:?}");
+    }
+}
+
+/// Overwrites go on for ever on a store that is not too full, with frames of survivors half as long as a segment.
+#[test]
+fn compaction_keeps_up() {
+    let mut world = World::new(15, Config { segments_max: 40, ..plain() });
+    world.open();
+    let keys = 40 * 256 * 1024 * 65 / 100 / 1100;
+    for i in 0..keys * 5 {
+        let key = if i < keys { i } else { world.random.range(0..keys) };
+        let mut tries = 0;
+        while let Err(error) = world.append(key, 1040, false) {
+            assert!(matches!(error, AppendError::Busy | AppendError::Full));
+            world.run_for(Duration::from_millis(5));
+            tries += 1;
+            assert!(tries < 400, "stuck at {i} of {}: {:?}", keys * 5, world.store().statistics());
+        }
+    }
+    let statistics = world.store().statistics();
+    let amplification = statistics.compaction_bytes as f64 / statistics.record_bytes as f64;
+    assert!(amplification < 3.0, "{amplification} bytes moved for each byte written");
+}
+
 /// Every key of a store with several segments.
 fn several_segments(world: &mut World, keys: u64) {
     for round in 0..4 {
