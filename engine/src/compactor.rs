@@ -55,6 +55,9 @@ enum Stop {
 struct Compactor<D: Disk> {
     shared: Rc<Shared<D>>,
     target: Option<Target<D>>,
+    /// Slots that are full, but whose copies the index does not point at yet. Until it does they look empty, and must not
+    /// be taken for segments whose records have all died.
+    ended: Vec<u32>,
     next_number: u64,
     batch: Vec<Survivor>,
     batch_bytes: usize,
@@ -63,7 +66,8 @@ struct Compactor<D: Disk> {
 /// Compacts whenever the planner wants it.
 pub(crate) async fn run<D: Disk>(shared: Rc<Shared<D>>) {
     let next_number = shared.state.borrow().survivors.number;
-    let mut compactor = Compactor { shared, target: None, next_number, batch: Vec::new(), batch_bytes: 0 };
+    let mut compactor =
+        Compactor { shared, target: None, ended: Vec::new(), next_number, batch: Vec::new(), batch_bytes: 0 };
     while !compactor.shared.is_over() {
         let seen = compactor.shared.segments.count();
         let (victim, pressed) = compactor.plan();
@@ -127,6 +131,7 @@ impl<D: Disk> Compactor<D> {
         let outcome = self.move_all(victim, segment).await;
         self.batch.clear();
         self.batch_bytes = 0;
+        self.seal_ended();
         let entry = &mut self.shared.state.borrow_mut().space.slots[victim as usize];
         entry.held = false;
         count(&self.shared.counters.compacted_segments, u64::from(entry.live == 0));
@@ -381,9 +386,16 @@ impl<D: Disk> Compactor<D> {
         let (disk, commit) = (&self.shared.disk, self.shared.config.commit);
         crate::commit::end_segment(disk, &segment, commit, header).await.map_err(Stop::Io)?;
         self.next_number += 1;
-        let state = &mut *self.shared.state.borrow_mut();
-        state.space.seal(segment.slot, state.last_sequence);
+        self.ended.push(segment.slot);
         Ok(())
+    }
+
+    /// The index points at all copies that it ever will: what is full may be compacted, or given back.
+    fn seal_ended(&mut self) {
+        let state = &mut *self.shared.state.borrow_mut();
+        for slot in self.ended.drain(..) {
+            state.space.seal(slot, state.last_sequence);
+        }
     }
 
     async fn write(&self, segment: &Segment<D>, offset: u32, bytes: &[u8]) -> Result<(), Stop> {

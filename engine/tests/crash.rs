@@ -160,6 +160,37 @@ fn survivors_are_found_again_wherever_the_power_fails() {
     assert!(compacted > 60 * 3 * 5, "{compacted}");
 }
 
+/// Ranges of keys are overwritten as a whole while others rest: segments of survivors die whole, too, even the one that
+/// is being filled.
+#[test]
+fn survivors_may_die_while_their_segment_fills() {
+    for seed in seeds(100) {
+        let mut config = config();
+        config.segments_max = 16;
+        config.dead_percent_max = 10;
+        config.background_pause = Duration::from_micros(20);
+        let mut world = World::new(seed, config);
+        world.open();
+        for _ in 0..120 {
+            let (first, count) = (world.random.range(0..KEYS), world.random.range(1..12));
+            let length = [300, 4000, 20_000, 60_000][world.random.index(4)];
+            for key in first..(first + count).min(KEYS) {
+                while let Err(error) = world.append(key, length, false) {
+                    assert!(matches!(error, AppendError::Busy | AppendError::Full), "seed {seed}: {error}");
+                    world.run_for(Duration::from_millis(1));
+                }
+            }
+            let pause = world.random.range(1..6000);
+            world.run_for(Duration::from_micros(pause));
+        }
+        world.check_accounting();
+        world.crash();
+        world.open();
+        assert_eq!(world.report.damaged, 0, "seed {seed}");
+        world.check_recovered(0..KEYS);
+    }
+}
+
 /// A long queue: much is in RAM, in the index and in images of it, that is not on the disk yet. Neither a checkpoint nor
 /// the recycling of a segment may count on it.
 #[test]
