@@ -55,7 +55,8 @@ fn main() {
     );
     let time = Duration::from_secs(seconds);
     for (writers, body) in [(32, BODY), (1, BODY), (128, BODY), (32, 1024)] {
-        for (commit, depth) in [(Commit::Dsync, 1), (Commit::Dsync, 2), (Commit::Dsync, 4), (Commit::Fdatasync, 2)] {
+        let (dsync, fdatasync) = (Commit::Dsync, Commit::Fdatasync);
+        for (commit, depth) in [(dsync, 1), (dsync, 2), (dsync, 4), (fdatasync, 1), (fdatasync, 2), (fdatasync, 4)] {
             let row = puts(&directory.path().join("puts"), time, commit, depth, writers, body);
             row.print(&format!("{writers} writers {body} B {commit:?} depth {depth}"));
             if commit == Commit::Dsync {

@@ -6,7 +6,7 @@
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses a part of it")]
 
 use quorate_engine::{
-    Append, AppendError, Config, OpenError, ReadError, RecoveryReport, Sequence, Store, Watermark,
+    Append, AppendError, Commit, Config, OpenError, ReadError, RecoveryReport, Sequence, Store, Watermark,
     disk::simulated::{Executor, Random, SimulatedDisk, Timing},
     versions::{Summary, Versions},
 };
@@ -96,7 +96,14 @@ pub struct World {
 }
 
 impl World {
-    pub fn new(seed: u64, config: Config) -> Self {
+    /// Odd seeds commit by the other means than `config` says.
+    pub fn new(seed: u64, mut config: Config) -> Self {
+        if seed % 2 == 1 {
+            config.commit = match config.commit {
+                Commit::Dsync => Commit::Fdatasync,
+                Commit::Fdatasync => Commit::Dsync,
+            };
+        }
         let disk = SimulatedDisk::new(seed, Timing::default());
         Self {
             seed,
