@@ -48,7 +48,8 @@ impl Clock {
     /// The first moment of the world at which the node's clock shows `instant`.
     #[must_use]
     pub fn world_at(&self, instant: Instant) -> Duration {
-        let shown = i128::from(instant.0.saturating_sub(self.offset));
+        // The clock rounds towards its start: by one less this begins at or before the moment that is looked for.
+        let shown = i128::from(instant.0.saturating_sub(self.offset).saturating_sub(1));
         let world = shown * 1_000_000 / (1_000_000 + i128::from(self.drift));
         let mut world = Duration::from_nanos(u64::try_from(world).unwrap_or(u64::MAX));
         while self.instant(world) < instant {

@@ -10,7 +10,7 @@ use std::{
 
 use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
 use signal_hook::{
-    consts::{SIGINT, SIGTERM},
+    consts::{SIGINT, SIGTERM, SIGXFSZ},
     flag,
 };
 
@@ -52,6 +52,8 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
 /// acknowledged.
 fn stop_flag() -> Result<Arc<AtomicBool>, Failure> {
     let stop = Arc::new(AtomicBool::new(false));
+    // A limit on file sizes shall be an error of the write, which is a full disk, and not the end of the process.
+    flag::register(SIGXFSZ, Arc::default()).map_err(|error| failed(format!("cannot handle signals: {error}")))?;
     for signal in [SIGTERM, SIGINT] {
         // In this order: the conditional exit sees the flag as the signals before left it.
         flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&stop))
