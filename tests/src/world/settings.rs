@@ -116,6 +116,12 @@ impl Settings {
         self.operations_max
     }
 
+    /// Whether a commit ends with a sync; else each write is durable by itself.
+    #[must_use]
+    pub fn commits_by_sync(&self) -> bool {
+        self.store.commit == Commit::Fdatasync
+    }
+
     pub(super) fn store(&self, me: Endpoint) -> StoreConfig {
         let mut store = self.store.clone();
         store.store = u64::from(me.node.0) << 16 | u64::from(me.core.0);
