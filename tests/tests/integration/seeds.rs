@@ -19,3 +19,13 @@ fn no_seed_breaks_a_property() {
         panic!("{} of {} seeds failed; the first: {failure}", summary.failures.len(), summary.seeds);
     }
 }
+
+/// Each of these once broke something: a retry's context that covered what its writer had not seen (1, 5, 8), a retry that
+/// was acknowledged without a copy (7, 1582), queues without a bound (27, 218).
+#[test]
+fn seeds_that_broke_something_stay_whole() {
+    for seed in [1, 5, 7, 8, 27, 218, 1582] {
+        let outcome = run_seed(seed, &Options::default());
+        assert!(outcome.violation.is_none(), "{outcome}");
+    }
+}
