@@ -79,6 +79,8 @@ struct KeyLedger {
     puts: Vec<usize>,
     /// What each client was last shown.
     shown: AHashMap<usize, Events>,
+    /// Writes of it were made that nobody saw made, so nothing is known of it any more.
+    unwatched: bool,
 }
 
 /// How a version came to be.
@@ -135,10 +137,21 @@ impl Ledger {
         number
     }
 
+    /// From now on nothing is checked of the key: see `KeyLedger::unwatched`.
+    pub fn unwatch(&mut self, key: &Key) {
+        self.key(key.clone()).unwatched = true;
+    }
+
+    /// Whether the key is checked.
+    #[must_use]
+    pub fn watches(&self, key: &Key) -> bool {
+        self.keys.get(key).is_none_or(|ledger| !ledger.unwatched)
+    }
+
     /// What the version knows, if it was ever made.
     #[must_use]
     pub fn knows(&self, key: &Key, version: u64) -> Option<Events> {
-        if version == 0 {
+        if version == 0 || !self.watches(key) {
             return Some(Events::default());
         }
         self.keys.get(key)?.versions.get(&version).cloned()
@@ -155,6 +168,9 @@ impl Ledger {
     /// # Errors
     /// When it is not so.
     pub fn sighted(&mut self, key: &Key, object: &Object) -> Checked {
+        if !self.watches(key) {
+            return Ok(());
+        }
         for sibling in &object.siblings {
             let known = self.dots.get(&sibling.dot);
             if known.is_none_or(|(at, value)| at != key || *value != sibling.value) {
@@ -174,6 +190,9 @@ impl Ledger {
     /// # Errors
     /// When it is not what its origin makes it.
     pub fn made(&mut self, key: &Key, object: &Object, origin: Origin) -> Checked {
+        if !self.watches(key) {
+            return Ok(());
+        }
         let known = match origin {
             Origin::Put { base, asked } => self.put_made(key, object, base, asked)?,
             Origin::Reconciled { held, sent } => {
@@ -250,6 +269,9 @@ impl Ledger {
         let asked = self.operations[operation].clone();
         let key = &asked.key;
         let covered = self.open(key, context)?;
+        if !self.watches(key) {
+            return Ok(covered);
+        }
         let histories = &self.key(key.clone()).histories;
         self_contained(key, histories, &covered)?;
         // Siblings: what nothing known has seen; tombstones are not shown.
@@ -283,7 +305,7 @@ impl Ledger {
         for &number in &ledger.puts {
             let put = &self.operations[number];
             let Action::Put { quorum: write, durability: Durability::Durable, .. } = put.action else { continue };
-            let before = put.end.is_some_and(|end| end < get.start && self.destroyed.is_none_or(|at| at < end));
+            let before = put.end.is_some_and(|end| end < get.start) && self.destroyed.is_none_or(|at| at < put.start);
             if put.status != Status::Ok || !before || read + write <= self.replicas {
                 continue;
             }
@@ -305,6 +327,9 @@ impl Ledger {
         let asked = self.operations[operation].clone();
         let key = &asked.key;
         let covered = self.open(key, context)?;
+        if !self.watches(key) {
+            return Ok(covered);
+        }
         let histories = &self.key(key.clone()).histories;
         if asked.writes.is_empty() {
             return Err(violation("P1 no write lost", key, format!("{:?} was answered, but never made", asked.action)));
@@ -334,7 +359,7 @@ impl Ledger {
     /// # Errors
     /// When one is missing.
     pub fn check_kept(&self, key: &Key, covered: &Events, must: impl Fn(&Operation) -> bool) -> Checked {
-        let Some(ledger) = self.keys.get(key) else { return Ok(()) };
+        let Some(ledger) = self.keys.get(key).filter(|ledger| !ledger.unwatched) else { return Ok(()) };
         let lost = ledger
             .puts
             .iter()
