@@ -24,7 +24,7 @@ use quorate_net::{
 };
 use quorate_node::{
     context::Sealer,
-    object::Object,
+    object::{Object, Sibling},
     version::{Clock, Dot},
 };
 
@@ -79,7 +79,7 @@ struct KeyLedger {
     puts: Vec<usize>,
     /// What each client was last shown.
     shown: AHashMap<usize, Events>,
-    /// Writes of it were made that nobody saw made, so nothing is known of it any more.
+    /// Writes of it were made, and it cannot be told by whom, so nothing is known of it any more.
     unwatched: bool,
 }
 
@@ -202,7 +202,9 @@ impl Ledger {
                 held.union(&sent)
             }
         };
-        self.check_object(key, object, &known)?;
+        if self.watches(key) {
+            self.check_object(key, object, &known)?;
+        }
         self.key(key.clone()).versions.insert(object.version().0, known);
         Ok(())
     }
@@ -217,16 +219,15 @@ impl Ledger {
         let Some(base) = self.knows(key, base) else {
             return Err(violation("P3 no false sibling", key, format!("{object:?} was built on an unknown version")));
         };
-        // Deletes are not told apart by their value: where it is not known who asked, any that explains the object will do,
-        // those first that nothing is known of.
+        // Deletes are not told apart by their value. Where it is not known who asked, there is no telling which it was.
         let mut fault = format!("no put asked for {write:?}");
-        let mut candidates = asked.map_or_else(|| self.key(key.clone()).puts.clone(), |asked| vec![asked]);
-        candidates.sort_by_key(|&operation| !self.operations[operation].writes.is_empty());
-        for operation in candidates {
-            let Action::Put { value, token, context, .. } = &self.operations[operation].action else { continue };
-            if (value, token) != (&write.value, &write.token) {
-                continue;
-            }
+        let candidates = asked.map_or_else(|| self.key(key.clone()).puts.clone(), |asked| vec![asked]);
+        if self.explaining(&candidates, write).count() > 1 {
+            self.unwatch(key);
+            return Ok(base);
+        }
+        for operation in self.explaining(&candidates, write).collect::<Vec<_>>() {
+            let Action::Put { context, .. } = &self.operations[operation].action else { continue };
             let seen = context.as_ref().map_or_else(|| base.clone(), |(_, seen)| seen.clone());
             let histories = &mut self.keys.get_mut(key).expect("it has puts").histories;
             let event = histories.add(write.dot, write.value.clone(), write.token, &seen).expect("a fresh dot");
@@ -245,6 +246,14 @@ impl Ledger {
             }
         }
         Err(violation("P1 no write lost", key, fault))
+    }
+
+    /// The puts that ask for just this write.
+    fn explaining<'a>(&'a self, puts: &'a [usize], write: &'a Sibling) -> impl Iterator<Item = usize> + 'a {
+        puts.iter().copied().filter(move |&put| match &self.operations[put].action {
+            Action::Put { value, token, .. } => (value, token) == (&write.value, &write.token),
+            Action::Get { .. } => false,
+        })
     }
 
     /// A store that held one version now holds another: it forgot nothing.

@@ -402,7 +402,7 @@ impl World {
                     self.handle(at, &cause, |core, now, out| core.handle_loaded(now, load, &loaded, out))?;
                 }
                 Completion::Watermark(watermark) => {
-                    self.settle(at);
+                    self.settle_upto(at, watermark);
                     self.handle(at, &Cause::None, |core, now, out| core.handle_store(now, watermark, out))?;
                 }
                 Completion::Actor(incarnation) => {

@@ -172,10 +172,14 @@ impl World {
 
     /// The store says how far it is durable.
     pub(super) fn settle(&mut self, at: usize) {
-        let shell = &mut self.shells[at];
-        let Some(core) = shell.core() else { return };
-        if let Watermark::Durable(upto) = core.store().durable() {
-            shell.holdings.values_mut().for_each(|holding| holding.settle(upto));
+        if let Some(core) = self.shells[at].core() {
+            self.settle_upto(at, core.store().durable());
+        }
+    }
+
+    pub(super) fn settle_upto(&mut self, at: usize, watermark: Watermark) {
+        if let Watermark::Durable(upto) = watermark {
+            self.shells[at].holdings.values_mut().for_each(|holding| holding.settle(upto));
         }
     }
 
