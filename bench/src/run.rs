@@ -242,9 +242,9 @@ fn measure(
             first = Some(Edge::now(servers));
         }
     })?;
-    let last = Edge::now(servers);
-    // Only a run without any operation after its warm-up has no first edge.
-    let edges = (first.unwrap_or_else(|| Edge::now(servers)), last);
+    // A run that ended before anyone looked at it has no first edge: then the two are the same moment, in this order.
+    let first = first.unwrap_or_else(|| Edge::now(servers));
+    let edges = (first, Edge::now(servers));
     // A run that was bounded by time lasted that long, even if nothing was answered towards its end.
     let ended = if shared.now() >= end { end } else { recorder.last };
     let seconds = ended.saturating_sub(measure_from).max(1) as f64 / 1e9;
