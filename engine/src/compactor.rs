@@ -27,6 +27,9 @@ const BATCH: usize = 1 << 20;
 /// Frames of survivors are no larger than this, unless a record is.
 const FRAME: usize = BACKGROUND_CHUNK - frame::HEADER;
 
+/// The store is idle when nothing was appended for so long.
+const IDLE_AFTER: Duration = Duration::from_secs(1);
+
 /// A live record that is to be moved.
 struct Survivor {
     partition: u16,
@@ -94,6 +97,22 @@ pub(crate) async fn run<D: Disk>(shared: Rc<Shared<D>>) {
     }
 }
 
+/// Sees when nothing has been appended for a while.
+pub(crate) async fn watch_idle<D: Disk>(shared: Rc<Shared<D>>) {
+    let mut last = (0, shared.disk.now());
+    while !shared.is_over() {
+        shared.disk.sleep(IDLE_AFTER / 4).await;
+        let (clock, now) = (shared.state.borrow().space.clock, shared.disk.now());
+        if clock != last.0 {
+            last = (clock, now);
+        }
+        let idle = now - last.1 >= IDLE_AFTER;
+        if shared.idle.replace(idle) != idle {
+            shared.segments.notify();
+        }
+    }
+}
+
 impl<D: Disk> Compactor<D> {
     /// The victim, and whether segments are short.
     fn plan(&self) -> (Option<u32>, bool) {
@@ -104,7 +123,7 @@ impl<D: Disk> Compactor<D> {
             segment_bytes: config.segment_bytes.into(),
             free: space.free_count(),
             free_wanted: config.segments_ready + RESERVE + 1,
-            dead_percent_max: config.dead_percent_max,
+            dead_percent_max: if self.shared.idle.get() { config.dead_percent_idle } else { config.dead_percent_max },
         };
         let candidates: Vec<_> = space
             .slots

@@ -263,6 +263,7 @@ pub(crate) async fn open<D: Disk>(
         work: Signal::default(),
         progress: Signal::default(),
         segments: Signal::default(),
+        idle: Cell::default(),
         background: Rc::default(),
         counters,
     });
@@ -291,6 +292,7 @@ fn tasks<D: Disk>(shared: &Rc<Shared<D>>) -> Vec<Task> {
         tasks.push(Box::pin(commit::lane(shared.clone())));
     }
     tasks.push(Box::pin(commit::idle_sealer(shared.clone())));
+    tasks.push(Box::pin(compactor::watch_idle(shared.clone())));
     fn background(running: Running, task: impl Future<Output = ()> + 'static) -> Task {
         Box::pin(async move {
             task.await;

@@ -93,6 +93,8 @@ pub(crate) struct Shared<D: Disk> {
     pub(crate) progress: Signal,
     /// A segment was taken, sealed or given back.
     pub(crate) segments: Signal,
+    /// Nothing was appended for a while.
+    pub(crate) idle: Cell<bool>,
     /// Background tasks that must have ended before the store is closed.
     pub(crate) background: Rc<Background>,
     pub(crate) counters: Counters,

@@ -318,7 +318,7 @@ fn several_segments(world: &mut World, keys: u64) {
 
 #[test]
 fn compaction_reports_rot_and_never_copies_it() {
-    let mut world = World::new(7, Config { dead_percent_max: 90, ..plain() });
+    let mut world = World::new(7, Config { dead_percent_max: 90, dead_percent_idle: 90, ..plain() });
     world.open();
     several_segments(&mut world, 100);
     let (partition, name) = World::key(50);

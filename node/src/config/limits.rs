@@ -110,7 +110,7 @@ pub(super) fn read_store(root: &mut Section<'_>, limits: &Limits) -> Result<Stor
         capacity: None,
         segment: segment as u32,
         cache: 256 * MIB,
-        commits_in_flight: section.integer("commits_in_flight", 1..=4)?.unwrap_or(2) as u8,
+        commits_in_flight: section.integer("commits_in_flight", 1..=4)?.unwrap_or(1) as u8,
         commit: read_commit(&mut section)?,
         checkpoint_every: section.size("checkpoint_every", MIB..=TIB)?.unwrap_or(512 * MIB),
         queue,
