@@ -373,8 +373,10 @@ impl World {
         let before = self.held(at, cause);
         let Some(core) = self.shells[at].core_mut() else { return Ok(()) };
         let mut effects = Vec::new();
+        let puts = core.statistics().puts;
         event(core, now, &mut effects);
-        self.observe(at, cause, &before, &effects)?;
+        let puts = core.statistics().puts - puts;
+        self.observe(at, cause, &before, puts, &effects)?;
         for effect in effects {
             self.perform(at, cause, effect)?;
         }

@@ -94,8 +94,16 @@ impl World {
         keys.iter().map(|key| (key.clone(), core.local_version(key).version.0)).collect()
     }
 
-    /// Enters what an event made in the ledger, and checks it.
-    pub(super) fn observe(&mut self, at: usize, cause: &Cause, before: &[(Key, u64)], effects: &[Effect]) -> Checked {
+    /// Enters what an event made in the ledger, and checks it. `before`: what the core held of the keys it is about; `puts`:
+    /// how many puts it made or repeated.
+    pub(super) fn observe(
+        &mut self,
+        at: usize,
+        cause: &Cause,
+        before: &[(Key, u64)],
+        puts: u64,
+        effects: &[Effect],
+    ) -> Checked {
         let (asked, sent) = match cause {
             Cause::Put { asked, .. } => (*asked, None),
             Cause::Sent { version, .. } => (None, Some(*version)),
@@ -120,18 +128,21 @@ impl World {
                 _ => {}
             }
         }
-        // Puts that waited for a new actor are made in one go. When they fan out to nobody, those before the last are not
-        // seen; only a store that found damage has such puts.
-        let together = matches!(cause, Cause::Keys(_)) && self.shells[at].spoiled;
+        // Puts that waited for a new actor are made in one go. When several of a key fan out to nobody, those before the last
+        // are not seen.
+        let core = self.shells[at].core();
+        let holds = |key: &Key| core.map_or(0, |core| core.local_version(key).version.0);
+        let changed: Vec<Key> =
+            before.iter().filter(|(key, before)| holds(key) != *before).map(|(key, _)| key.clone()).collect();
+        if matches!(cause, Cause::Keys(_)) && puts > changed.len() as u64 {
+            changed.iter().for_each(|key| self.ledger.unwatch(key));
+        }
         for (key, before) in before {
             let origin = match sent {
                 Some(sent) => Origin::Reconciled { held: *before, sent },
                 None => Origin::Put { base: *before, asked },
             };
-            match self.observe_key(at, key, *before, origin) {
-                Err(_) if together => self.ledger.unwatch(key),
-                observed => observed?,
-            }
+            self.observe_key(at, key, *before, origin)?;
         }
         self.check_bounds(at)
     }
