@@ -86,6 +86,18 @@ impl KeyHash {
         Self { fingerprint: hash as u64, tag: ((hash >> 64) as u64 % 255 + 1) as u8 }
     }
 
+    /// The hash that another replica told in its parts. `None` when there can be none with this tag.
+    #[must_use]
+    pub fn from_parts(fingerprint: u64, tag: u8) -> Option<Self> {
+        (tag != 0).then_some(Self { fingerprint, tag })
+    }
+
+    /// Beside the fingerprint, what tells keys apart.
+    #[must_use]
+    pub fn tag(self) -> u8 {
+        self.tag
+    }
+
     /// The low bits choose the bucket and the Merkle leaf.
     #[must_use]
     pub fn fingerprint(self) -> u64 {

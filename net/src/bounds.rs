@@ -50,7 +50,7 @@ pub fn payload_bytes_max(kind: Kind) -> usize {
         Kind::Request => FIXED + key::KEY_BYTES_MAX + VALUE_BYTES_MAX + CONTEXT_BYTES_MAX,
         // An answer's values come out of one object; a map of the largest cluster is not much larger.
         Kind::Reply => FIXED + CONTEXT_BYTES_MAX + OBJECT_BYTES_MAX + (2 << 20),
-        Kind::Replicate => FIXED + key::KEY_BYTES_MAX + OBJECT_BYTES_MAX,
+        Kind::Replicate | Kind::Exchange => FIXED + key::KEY_BYTES_MAX + OBJECT_BYTES_MAX,
         Kind::Probe => FIXED + key::KEY_BYTES_MAX,
         Kind::Probed => FIXED + OBJECT_BYTES_MAX,
     }
@@ -75,6 +75,8 @@ pub enum Violation {
     Text(usize),
     /// A map of the cluster that refers to what it does not hold.
     ClusterMap,
+    /// A step of an exchange with too long a list, or a level, branch or key that there cannot be.
+    Exchange,
 }
 
 impl fmt::Display for Violation {
@@ -88,6 +90,7 @@ impl fmt::Display for Violation {
             Self::Partition(number) => write!(f, "{number} partitions, at most {PARTITIONS_MAX} are allowed"),
             Self::Text(bytes) => write!(f, "a text of {bytes} bytes, at most {TEXT_BYTES_MAX} are allowed"),
             Self::ClusterMap => write!(f, "a cluster map that contradicts itself"),
+            Self::Exchange => write!(f, "a step of an exchange that there cannot be"),
         }
     }
 }
@@ -138,6 +141,14 @@ pub fn check(message: &ArchivedMessage) -> Result<(), Violation> {
             _ => Ok(()),
         },
         ArchivedMessage::Replicated(_) => Ok(()),
+        ArchivedMessage::Exchange(exchange) => {
+            partition(exchange.partition.to_native())?;
+            if let Some((key, bytes)) = exchange.step.object() {
+                check_key(key)?;
+                object(bytes)?;
+            }
+            if exchange.step.is_sound() { Ok(()) } else { Err(Violation::Exchange) }
+        }
     }
 }
 

@@ -8,9 +8,12 @@
 
 #![allow(missing_docs, reason = "the derive makes resolvers whose fields carry none; all written here carry theirs")]
 
+pub mod exchange;
+
 use std::fmt;
 
 use bytes::Bytes;
+pub use exchange::Exchange;
 use rkyv::{Archive, Deserialize, Serialize};
 
 use crate::{
@@ -38,6 +41,8 @@ pub enum Message {
     Probe(Probe),
     /// The replica's answer.
     Probed(Probed),
+    /// A step of anti-entropy between two primaries.
+    Exchange(Exchange),
 }
 
 /// What a [`Message`] is, as its frame's header says it: its maximum length follows from it.
@@ -58,15 +63,26 @@ pub enum Kind {
     Probe = 6,
     /// [`Message::Probed`]
     Probed = 7,
+    /// [`Message::Exchange`]
+    Exchange = 8,
 }
 
 impl Kind {
     /// The kind that a frame's header names.
     #[must_use]
     pub fn from_byte(byte: u8) -> Option<Self> {
-        [Self::Hello, Self::Request, Self::Reply, Self::Replicate, Self::Replicated, Self::Probe, Self::Probed]
-            .into_iter()
-            .find(|&kind| kind as u8 == byte)
+        [
+            Self::Hello,
+            Self::Request,
+            Self::Reply,
+            Self::Replicate,
+            Self::Replicated,
+            Self::Probe,
+            Self::Probed,
+            Self::Exchange,
+        ]
+        .into_iter()
+        .find(|&kind| kind as u8 == byte)
     }
 }
 
@@ -407,6 +423,7 @@ impl Message {
             Self::Replicated(_) => Kind::Replicated,
             Self::Probe(_) => Kind::Probe,
             Self::Probed(_) => Kind::Probed,
+            Self::Exchange(_) => Kind::Exchange,
         }
     }
 }
@@ -423,6 +440,7 @@ impl ArchivedMessage {
             Self::Replicated(_) => Kind::Replicated,
             Self::Probe(_) => Kind::Probe,
             Self::Probed(_) => Kind::Probed,
+            Self::Exchange(_) => Kind::Exchange,
         }
     }
 }

@@ -9,8 +9,12 @@ use crate::{
     id::{CoreId, Endpoint, NodeId},
     key::Key,
     message::{
-        ClusterMap, Consistency, Durability, Failure, Get, Hello, MappedNode, Operation, Outcome, Probe, Probed,
-        ProbedVersion, Put, ReplicaOutcome, Replicate, Replicated, Reply, Request,
+        ClusterMap, Consistency, Durability, Exchange, Failure, Get, Hello, MappedNode, Operation, Outcome, Probe,
+        Probed, ProbedVersion, Put, ReplicaOutcome, Replicate, Replicated, Reply, Request,
+        exchange::{
+            BRANCHES_MAX, Branch, DEEPER_MAX, ENTRIES_MAX, HashedKey, HeldKey, KEYS_MAX, LEAVES_MAX, LEVEL_MAX,
+            SIZE_CLASS_MAX, Step, Whole,
+        },
     },
 };
 
@@ -75,6 +79,33 @@ fn small_map() -> ClusterMap {
     }
 }
 
+fn any_step() -> impl Strategy<Value = Step> {
+    let key = || (any::<u64>(), 1u8..).prop_map(|(fingerprint, tag)| HashedKey { fingerprint, tag });
+    let branches = |max| vec((0u64..8, any::<u64>()).prop_map(|(index, sum)| Branch { index, sum }), 0..max);
+    let held =
+        (key(), 1u64.., 0..=SIZE_CLASS_MAX).prop_map(|(key, version, size_class)| HeldKey { key, version, size_class });
+    let object = || (any_key(), any_bytes()).prop_map(|(key, body)| Whole { key, body });
+    prop_oneof![
+        Just(Step::Root),
+        any::<u64>().prop_map(|sum| Step::RootIs { sum, level: LEVEL_MAX }),
+        branches(BRANCHES_MAX).prop_map(|branches| Step::Branches { level: 3, deeper: DEEPER_MAX, branches }),
+        (vec(any::<bool>(), 0..BRANCHES_MAX), vec(any::<u64>(), 0..BRANCHES_MAX << DEEPER_MAX))
+            .prop_map(|(differ, sums)| Step::BranchesAre { differ, sums }),
+        (branches(LEAVES_MAX), option::of(key())).prop_map(|(leaves, after)| Step::List { level: 3, leaves, after }),
+        (vec(any::<bool>(), 0..LEAVES_MAX), vec(held, 0..ENTRIES_MAX), any::<bool>())
+            .prop_map(|(differ, held, more)| Step::ListIs { differ, held, more }),
+        vec(key(), 0..KEYS_MAX).prop_map(|keys| Step::Compare { keys }),
+        vec(any::<u64>(), 0..KEYS_MAX).prop_map(|versions| Step::CompareIs { versions }),
+        (key(), any::<u64>()).prop_map(|(key, known)| Step::Fetch { key, known }),
+        (key(), option::of(object())).prop_map(|(key, object)| Step::Fetched { key, object }),
+        (key(), object()).prop_map(|(key, object)| Step::Give { key, object }),
+        (key(), any::<bool>()).prop_map(|(key, durable)| Step::Given { key, durable }),
+        Just(Step::Busy),
+        Just(Step::Close),
+        Just(Step::Invite),
+    ]
+}
+
 fn any_message() -> impl Strategy<Value = Message> {
     let endpoint = |node| Endpoint::new(NodeId(node), CoreId(0));
     prop_oneof![
@@ -111,6 +142,9 @@ fn any_message() -> impl Strategy<Value = Message> {
             Message::Probe(Probe { operation, timeout_us: 9, partition: 3, known: 1, key })
         }),
         any_bytes().prop_map(|body| Message::Probed(Probed { operation: 3, version: ProbedVersion::Object(body) })),
+        (any::<u64>(), 0u16..1024, any_step()).prop_map(|(number, partition, step)| {
+            Message::Exchange(Exchange { number, round: 2, partition, step })
+        }),
     ]
 }
 
@@ -217,6 +251,49 @@ fn parts_out_of_bounds() {
     check_refused(&map(|m| m.preference.push(vec![])), FrameError::Bounds(Violation::Partition(3)));
     let probe = Probe { operation: 1, timeout_us: 1, partition: 16384, known: 0, key: Key::new(b"b", b"k").unwrap() };
     check_refused(&encoded(&Message::Probe(probe)), FrameError::Bounds(Violation::Partition(16384)));
+}
+
+#[test]
+fn steps_of_an_exchange_out_of_bounds() {
+    let key = HashedKey { fingerprint: 1, tag: 1 };
+    let held = HeldKey { key, version: 1, size_class: SIZE_CLASS_MAX };
+    let branch = Branch { index: 7, sum: 0 };
+    let list = |leaves| Step::List { level: 3, leaves, after: None };
+    let is = |held, leaves| Step::ListIs { differ: vec![true; leaves], held, more: false };
+    let branches = |level, deeper, count| Step::Branches { level, deeper, branches: vec![branch; count] };
+    let sums = |branches, sums| Step::BranchesAre { differ: vec![true; branches], sums: vec![0; sums] };
+    let check = |step: Step, sound: bool| {
+        let frame = encoded(&Message::Exchange(Exchange { number: 1, round: 1, partition: 1, step: step.clone() }));
+        let expected = if sound { Ok(()) } else { Err(FrameError::Bounds(Violation::Exchange)) };
+        assert_eq!(decode(&frame, usize::MAX).unwrap().unwrap().access().map(|_| ()), expected, "{step:?}");
+    };
+    check(Step::RootIs { sum: 1, level: LEVEL_MAX }, true);
+    check(Step::RootIs { sum: 1, level: LEVEL_MAX + 1 }, false);
+    check(branches(3, DEEPER_MAX, BRANCHES_MAX), true);
+    check(branches(3, DEEPER_MAX, BRANCHES_MAX + 1), false);
+    check(branches(3, DEEPER_MAX + 1, 1), false);
+    check(branches(3, 0, 1), false);
+    check(branches(2, 1, 1), false);
+    check(branches(LEVEL_MAX, 1, 1), false);
+    check(branches(255, 1, 1), false);
+    check(sums(BRANCHES_MAX, BRANCHES_MAX << DEEPER_MAX), true);
+    check(sums(BRANCHES_MAX + 1, 0), false);
+    check(sums(0, (BRANCHES_MAX << DEEPER_MAX) + 1), false);
+    check(list(vec![branch; LEAVES_MAX]), true);
+    check(list(vec![branch; LEAVES_MAX + 1]), false);
+    check(list(vec![Branch { index: 8, sum: 0 }]), false);
+    check(Step::List { level: 3, leaves: vec![], after: Some(HashedKey { fingerprint: 1, tag: 0 }) }, false);
+    check(is(vec![held; ENTRIES_MAX], LEAVES_MAX), true);
+    check(is(vec![held; ENTRIES_MAX + 1], 1), false);
+    check(is(vec![], LEAVES_MAX + 1), false);
+    check(is(vec![HeldKey { version: 0, ..held }], 1), false);
+    check(is(vec![HeldKey { size_class: SIZE_CLASS_MAX + 1, ..held }], 1), false);
+    check(Step::Compare { keys: vec![key; KEYS_MAX] }, true);
+    check(Step::Compare { keys: vec![key; KEYS_MAX + 1] }, false);
+    check(Step::CompareIs { versions: vec![0; KEYS_MAX + 1] }, false);
+    check(Step::Fetch { key: HashedKey { fingerprint: 1, tag: 0 }, known: 0 }, false);
+    let over = Message::Exchange(Exchange { number: 1, round: 1, partition: 1 << 14, step: Step::Root });
+    check_refused(&encoded(&over), FrameError::Bounds(Violation::Partition(1 << 14)));
 }
 
 /// A key's inner length is not believed either: the byte that says how long the bucket is lies in the archived bytes.
