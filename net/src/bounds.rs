@@ -12,6 +12,7 @@ use crate::{
     message::{
         ArchivedClusterMap, ArchivedFailure, ArchivedMessage, ArchivedOperation, ArchivedOutcome,
         ArchivedProbedVersion, Kind,
+        gossip::{self, GossipFault},
     },
 };
 
@@ -53,6 +54,7 @@ pub fn payload_bytes_max(kind: Kind) -> usize {
         Kind::Replicate | Kind::Exchange => FIXED + key::KEY_BYTES_MAX + OBJECT_BYTES_MAX,
         Kind::Probe => FIXED + key::KEY_BYTES_MAX,
         Kind::Probed => FIXED + OBJECT_BYTES_MAX,
+        Kind::Gossip => gossip::GOSSIP_BYTES_MAX,
     }
 }
 
@@ -77,6 +79,8 @@ pub enum Violation {
     ClusterMap,
     /// A step of an exchange with too long a list, or a level, branch or key that there cannot be.
     Exchange,
+    /// Gossip that is over a bound or contradicts itself.
+    Gossip(GossipFault),
 }
 
 impl fmt::Display for Violation {
@@ -91,6 +95,7 @@ impl fmt::Display for Violation {
             Self::Text(bytes) => write!(f, "a text of {bytes} bytes, at most {TEXT_BYTES_MAX} are allowed"),
             Self::ClusterMap => write!(f, "a cluster map that contradicts itself"),
             Self::Exchange => write!(f, "a step of an exchange that there cannot be"),
+            Self::Gossip(fault) => write!(f, "{fault}"),
         }
     }
 }
@@ -149,6 +154,7 @@ pub fn check(message: &ArchivedMessage) -> Result<(), Violation> {
             }
             if exchange.step.is_sound() { Ok(()) } else { Err(Violation::Exchange) }
         }
+        ArchivedMessage::Gossip(message) => gossip::check(message).map_err(Violation::Gossip),
     }
 }
 

@@ -9,6 +9,7 @@
 #![allow(missing_docs, reason = "the derive makes resolvers whose fields carry none; all written here carry theirs")]
 
 pub mod exchange;
+pub mod gossip;
 
 use std::fmt;
 
@@ -43,6 +44,8 @@ pub enum Message {
     Probed(Probed),
     /// A step of anti-entropy between two primaries.
     Exchange(Exchange),
+    /// Who is alive, and who belongs to the cluster.
+    Gossip(gossip::Gossip),
 }
 
 /// What a [`Message`] is, as its frame's header says it: its maximum length follows from it.
@@ -65,6 +68,8 @@ pub enum Kind {
     Probed = 7,
     /// [`Message::Exchange`]
     Exchange = 8,
+    /// [`Message::Gossip`]
+    Gossip = 9,
 }
 
 impl Kind {
@@ -80,6 +85,7 @@ impl Kind {
             Self::Probe,
             Self::Probed,
             Self::Exchange,
+            Self::Gossip,
         ]
         .into_iter()
         .find(|&kind| kind as u8 == byte)
@@ -424,6 +430,7 @@ impl Message {
             Self::Probe(_) => Kind::Probe,
             Self::Probed(_) => Kind::Probed,
             Self::Exchange(_) => Kind::Exchange,
+            Self::Gossip(_) => Kind::Gossip,
         }
     }
 }
@@ -441,6 +448,7 @@ impl ArchivedMessage {
             Self::Probe(_) => Kind::Probe,
             Self::Probed(_) => Kind::Probed,
             Self::Exchange(_) => Kind::Exchange,
+            Self::Gossip(_) => Kind::Gossip,
         }
     }
 }

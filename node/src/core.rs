@@ -206,7 +206,9 @@ impl<D: Disk> Core<D> {
             ArchivedMessage::Replicated(replicated) => self.replicated(from, replicated, out),
             ArchivedMessage::Probe(probe) => self.probe(now, from, probe, out),
             ArchivedMessage::Probed(probed) => self.probed(now, from, probed, out),
-            ArchivedMessage::Hello(_) | ArchivedMessage::Exchange(_) => self.statistics.malformed += 1,
+            ArchivedMessage::Hello(_) | ArchivedMessage::Exchange(_) | ArchivedMessage::Gossip(_) => {
+                self.statistics.malformed += 1;
+            }
         }
         self.end_waits_of_failed_store(now, out);
     }
