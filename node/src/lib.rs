@@ -12,6 +12,7 @@ pub mod coordinator;
 pub mod core;
 pub mod effect;
 pub mod gateway;
+pub mod membership;
 pub mod object;
 pub mod quorum;
 pub mod replica;
