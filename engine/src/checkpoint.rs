@@ -15,6 +15,9 @@
 //! It is fuzzy: each partition is copied in one step, the store goes on between. The log positions in its first section are
 //! noted before the first image, so whatever an image misses is found by replaying the logs from there.
 //!
+//! The last section lists which segments hold records that forget, as far as some checkpoint before this one may need them
+//! (`forget` says why): slot u32, generation u64, highest sequence u64 of each.
+//!
 //! The rule: the file gets its name only when it is durable and so is every append that it reflects. The two newest are
 //! kept; one that does not validate is passed over.
 //!
@@ -32,12 +35,13 @@ use crate::{
 };
 use std::{io, rc::Rc};
 
-const VERSION: u32 = 1;
+/// In 1 the last section had no list.
+const VERSION: u32 = 2;
 const HEADER: usize = 24;
 const READ_CHUNK: usize = 1 << 20;
 const TEMPORARY: &str = "checkpoint.tmp";
 /// How many are kept: if one rots the other serves, with more of the log.
-const KEPT: usize = 2;
+pub(crate) const KEPT: usize = 2;
 
 const BEGIN: u16 = 1;
 const PARTITION: u16 = 2;
@@ -71,7 +75,7 @@ pub(crate) struct Begin {
 }
 
 /// What is only known when the last image is written.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct End {
     /// The store was closed: nothing was appended after this, unless there is a segment of this generation or a later one.
     pub(crate) clean: bool,
@@ -79,6 +83,10 @@ pub(crate) struct End {
     pub(crate) last_sequence: u64,
     /// Segment files that there were.
     pub(crate) slots: u32,
+    /// Every checkpoint that there was when this one was written reflects all that was forgotten up to this.
+    pub(crate) forgotten_upto: u64,
+    /// Segments with younger records that forget: slot, generation, highest sequence.
+    pub(crate) forgets: Vec<(u32, u64, u64)>,
 }
 
 fn write_position(to: &mut Vec<u8>, position: Position) {
@@ -92,6 +100,9 @@ fn read_position(bytes: &[u8]) -> Position {
 }
 
 const POSITION: usize = 20;
+/// Bytes of the last section before its list, in version 1.
+const END_MIN: usize = 24;
+const FORGET: usize = 20;
 
 impl Begin {
     fn write(&self) -> Vec<u8> {
@@ -102,7 +113,7 @@ impl Begin {
     }
 
     fn read(bytes: &[u8]) -> Option<Self> {
-        let known = bytes.len() == 4 + 2 * POSITION && number::<4>(bytes, 0) == VERSION.into();
+        let known = bytes.len() == 4 + 2 * POSITION && (1..=u64::from(VERSION)).contains(&number::<4>(bytes, 0));
         known.then(|| Self { hot: read_position(&bytes[4..]), survivors: read_position(&bytes[4 + POSITION..]) })
     }
 }
@@ -113,15 +124,27 @@ impl End {
         bytes.extend(self.slots.to_le_bytes());
         bytes.extend(self.next_generation.to_le_bytes());
         bytes.extend(self.last_sequence.to_le_bytes());
+        bytes.extend(self.forgotten_upto.to_le_bytes());
+        for (slot, generation, upto) in &self.forgets {
+            bytes.extend(slot.to_le_bytes());
+            bytes.extend(generation.to_le_bytes());
+            bytes.extend(upto.to_le_bytes());
+        }
         bytes
     }
 
     fn read(bytes: &[u8]) -> Option<Self> {
-        (bytes.len() == 24).then(|| Self {
+        let list = bytes.get(END_MIN + 8..).unwrap_or_default().chunks_exact(FORGET);
+        let whole = bytes.len() == END_MIN || (bytes.len() >= END_MIN + 8 && list.remainder().is_empty());
+        whole.then(|| Self {
             clean: bytes[0] == 1,
             slots: number::<4>(bytes, 4) as u32,
             next_generation: number::<8>(bytes, 8),
             last_sequence: number::<8>(bytes, 16),
+            forgotten_upto: if bytes.len() == END_MIN { 0 } else { number::<8>(bytes, END_MIN) },
+            forgets: list
+                .map(|entry| (number::<4>(entry, 0) as u32, number::<8>(entry, 4), number::<8>(entry, 12)))
+                .collect(),
         })
     }
 }
@@ -180,19 +203,27 @@ impl<D: Disk> Writer<'_, D> {
     }
 }
 
-/// Writes a checkpoint each time that the log has grown enough.
+/// Writes a checkpoint each time that the log has grown enough, or that segments are short and wait for one.
 pub(crate) async fn run<D: Disk>(shared: Rc<Shared<D>>) {
     let mut last = shared.state.borrow().space.clock;
     while !shared.is_over() {
         let seen = shared.segments.count();
         let grown = shared.state.borrow().space.clock - last;
         // Rolling a segment wakes this task, so the log grows by a segment more at most.
-        if grown < shared.config.checkpoint_log_bytes {
+        let pressed = {
+            let space = &shared.state.borrow().space;
+            space.waiting > 0 && space.free_count() < shared.config.free_wanted()
+        };
+        if grown < shared.config.checkpoint_log_bytes && !pressed {
             shared.segments.after(seen).await;
             continue;
         }
         last += grown;
         write(&shared, false).await;
+        if pressed {
+            // Two free what waits. A full disk may have no room for them until something else goes.
+            shared.disk.sleep(shared.config.full_retry).await;
+        }
     }
 }
 
@@ -221,6 +252,8 @@ async fn try_write<D: Disk>(shared: &Shared<D>, clean: bool) -> io::Result<bool>
     let mut writer = Writer { shared, file, number, pending: Vec::new(), flushed: 0 };
     writer.section(BEGIN, 0, 0, &begin.write()).await?;
     let mut image = Vec::new();
+    // Later images reflect more.
+    let reflected = shared.state.borrow().last_sequence;
     for partition in 0..shared.config.partitions {
         if stop() {
             return Ok(false);
@@ -240,6 +273,8 @@ async fn try_write<D: Disk>(shared: &Shared<D>, clean: bool) -> io::Result<bool>
             next_generation: state.space.next_generation,
             last_sequence: state.last_sequence,
             slots: state.space.slots.len() as u32,
+            forgotten_upto: state.space.forgotten_upto(),
+            forgets: state.space.forgets(),
         }
     };
     // Last: it must know every version that an image refers to.
@@ -260,6 +295,8 @@ async fn try_write<D: Disk>(shared: &Shared<D>, clean: bool) -> io::Result<bool>
     shared.disk.rename(TEMPORARY, &name(number)).await?;
     shared.disk.sync_directory().await?;
     remove_old(&shared.disk).await?;
+    shared.state.borrow_mut().space.checkpointed(reflected);
+    shared.settle();
     Ok(true)
 }
 
@@ -279,7 +316,8 @@ async fn remove_old<D: Disk>(disk: &D) -> io::Result<()> {
     for number in numbers.iter().rev().skip(KEPT) {
         disk.remove(&name(*number)).await?;
     }
-    Ok(())
+    // What only an old one needed may be given back now: it must not come back.
+    if numbers.len() > KEPT { disk.sync_directory().await } else { Ok(()) }
 }
 
 /// What a checkpoint gave.
@@ -369,7 +407,8 @@ async fn read<D: Disk>(disk: &D, config: &Config, versions: &dyn Versions, numbe
         let length = crate::record::number::<4>(&header, 4) as usize;
         let Some((_, payload)) = reader.take(length).await? else { return Ok(None) };
         let expected = checksum(&header, payload, config.store, number, position);
-        if crate::record::number::<4>(&header, 16) != expected.into() || kind != wanted {
+        let reserved = crate::record::number::<4>(&header, 20);
+        if crate::record::number::<4>(&header, 16) != expected.into() || reserved != 0 || kind != wanted {
             return Ok(None);
         }
         match kind {

@@ -122,7 +122,7 @@ impl<D: Disk> Compactor<D> {
         let situation = Situation {
             segment_bytes: config.segment_bytes.into(),
             free: space.free_count(),
-            free_wanted: config.segments_ready + RESERVE + 1,
+            free_wanted: config.free_wanted(),
             dead_percent_max: if self.shared.idle.get() { config.dead_percent_idle } else { config.dead_percent_max },
         };
         let candidates: Vec<_> = space
@@ -349,7 +349,12 @@ impl<D: Disk> Compactor<D> {
         for survivor in survivors {
             let (record, length) = record::parse(&survivor.bytes).expect("the record was verified when it was read");
             let here = offset + at as u32;
-            let head = Head { partition: record.partition, sequence: record.sequence, stable_hash: record.stable_hash };
+            let head = Head {
+                kind: record.kind,
+                partition: record.partition,
+                sequence: record.sequence,
+                stable_hash: record.stable_hash,
+            };
             record::write(&mut bytes[at..at + length], head, record.key, &[record.body], segment.salt, here);
             moved.push(Place::new(segment.slot, here, length as u32));
             at += length;

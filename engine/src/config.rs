@@ -2,7 +2,7 @@
 //!
 //! Not here: what the node's configuration file looks like (`node`).
 
-use crate::segment::Commit;
+use crate::{segment::Commit, space::RESERVE};
 use std::{fmt, io, time::Duration};
 
 /// Settings of one core's store.
@@ -73,6 +73,11 @@ impl Config {
             dead_percent_idle: 30,
             full_retry: Duration::from_millis(250),
         }
+    }
+
+    /// Segments are short when fewer are free.
+    pub(crate) fn free_wanted(&self) -> usize {
+        self.segments_ready + RESERVE + 1
     }
 
     /// What is wrong with the settings, if anything.

@@ -251,6 +251,13 @@ impl Index {
         self.table(partition).leaf_is_sound(level, i, &Mixer { seed: self.seed, versions })
     }
 
+    /// True when the Merkle root and every sum below it equal ones computed from a scan of the entries, and each entry
+    /// lies where it is looked for. About 20 ns a key: a large partition is rather checked leaf by leaf.
+    #[must_use]
+    pub fn root_is_sound(&self, partition: u16, versions: &dyn Versions) -> bool {
+        self.table(partition).is_sound(&Mixer { seed: self.seed, versions })
+    }
+
     /// Appends the image of one partition, for a checkpoint: about 25.5 bytes a key, copied at the speed of memory.
     /// It has no checksum of its own.
     pub fn image(&self, partition: u16, into: &mut Vec<u8>) {

@@ -15,6 +15,7 @@ pub mod compaction;
 mod compactor;
 mod config;
 pub mod disk;
+mod forget;
 pub mod frame;
 pub mod index;
 mod log;

@@ -16,7 +16,7 @@ use crate::{
     log::Log,
     preparer,
     record::{Salt, number},
-    replay::Replay,
+    replay::{Dropped, Replay},
     segment::{self, Commit, Found, Segment, Stream},
     shared::{Damage, DamageKind, Position, Running, Shared, State},
     signal::Signal,
@@ -220,6 +220,8 @@ pub(crate) async fn open<D: Disk>(
         // A later generation was begun after the store was closed.
         report.clean = loaded.end.clean && space.next_generation <= loaded.end.next_generation;
         space.next_generation = space.next_generation.max(loaded.end.next_generation);
+        let reflected_by_all = loaded.reflected.iter().copied().min().unwrap_or(0);
+        space.restore(reflected_by_all, loaded.end.forgotten_upto, &loaded.end.forgets);
         (begin, index, reflected, last_sequence) =
             (loaded.begin, loaded.index, loaded.reflected, loaded.end.last_sequence);
     }
@@ -230,6 +232,8 @@ pub(crate) async fn open<D: Disk>(
         index,
         reflected,
         newest: HashMap::default(),
+        dropped: Dropped::default(),
+        forgets: Vec::new(),
         damage,
         last_sequence,
         last_number: 0,
@@ -237,7 +241,10 @@ pub(crate) async fn open<D: Disk>(
     };
     let hot_number = replay_stream(&mut replay, &space, Stream::Hot, begin.hot).await?;
     let survivors_number = replay_stream(&mut replay, &space, Stream::Survivors, begin.survivors).await?;
-    let Replay { index, damage, last_sequence, mut report, .. } = replay;
+    let Replay { index, damage, last_sequence, mut report, forgets, .. } = replay;
+    for (slot, sequence) in forgets {
+        space.forget(slot, sequence);
+    }
     let tombstones = account(&mut space, &index, &*versions);
     report.keys = index.len();
     report.damaged = damage.len() as u64;
@@ -334,9 +341,7 @@ fn account<D: Disk>(space: &mut Space<D>, index: &Index, versions: &dyn Versions
     }
     for slot in 0..space.slots.len() as u32 {
         if space.slot(slot).live == 0 {
-            space.slot_mut(slot).state = space::State::Free;
-            space.slot_mut(slot).written = 0;
-            space.free.push_back(slot);
+            space.is_empty(slot);
         }
     }
     tombstones

@@ -5,7 +5,7 @@
 //!  4  body length   u32
 //!  8  key length    u16
 //! 10  partition     u16
-//! 12  flags         u16   none is defined: 0
+//! 12  kind          u16   0 a body, 1 the key is forgotten, 2 a part of the partition is dropped
 //! 14  reserved      u16   0
 //! 16  sequence      u64   when it was appended; a relocated copy keeps it
 //! 24  stable hash   u64   of the version in the body, the same on every node
@@ -16,9 +16,12 @@
 //! generation and the offset, so neither a stale record of a recycled segment nor one that was written to a wrong
 //! place ever validates.
 //!
-//! Not here: what is in the body; where records are put.
+//! A forgetting record holds the key and no body. A dropping record holds no key; its body says which Merkle leaf of the
+//! partition: level u32, leaf u64.
+//!
+//! Not here: what is in the body of a key; where records are put; how long forgetting records are needed (`forget`).
 
-use crate::index::Place;
+use crate::index::{Index, Place};
 
 /// Bytes before the key.
 pub const HEADER: usize = 32;
@@ -46,9 +49,28 @@ impl Salt {
     }
 }
 
+/// What a record says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Kind {
+    /// The key has this body.
+    Body,
+    /// The key is forgotten: nothing that was appended for it before counts.
+    Forget,
+    /// All keys of a Merkle leaf of the partition are forgotten.
+    Drop,
+}
+
+impl Kind {
+    fn from_bits(bits: u64) -> Option<Self> {
+        [Self::Body, Self::Forget, Self::Drop].into_iter().find(|kind| *kind as u64 == bits)
+    }
+}
+
 /// A record that was read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Record<'a> {
+    /// What it says.
+    pub kind: Kind,
     /// Of the ring.
     pub partition: u16,
     /// When it was appended, store-wide.
@@ -70,6 +92,7 @@ pub fn length(key: usize, body: usize) -> usize {
 /// What the header of a record says.
 #[derive(Clone, Copy)]
 pub(crate) struct Head {
+    pub(crate) kind: Kind,
     pub(crate) partition: u16,
     pub(crate) sequence: u64,
     pub(crate) stable_hash: u64,
@@ -84,7 +107,8 @@ pub(crate) fn write(into: &mut [u8], head: Head, key: &[u8], body: &[&[u8]], sal
     into[4..8].copy_from_slice(&(body_length as u32).to_le_bytes());
     into[8..10].copy_from_slice(&(key.len() as u16).to_le_bytes());
     into[10..12].copy_from_slice(&head.partition.to_le_bytes());
-    into[12..16].fill(0);
+    into[12..14].copy_from_slice(&(head.kind as u16).to_le_bytes());
+    into[14..16].fill(0);
     into[16..24].copy_from_slice(&head.sequence.to_le_bytes());
     into[24..32].copy_from_slice(&head.stable_hash.to_le_bytes());
     into[HEADER..HEADER + key.len()].copy_from_slice(key);
@@ -113,13 +137,15 @@ pub(crate) fn parse(bytes: &[u8]) -> Option<(Record<'_>, usize)> {
     }
     let body_length = number::<4>(bytes, 4) as usize;
     let key_length = number::<2>(bytes, 8) as usize;
-    if key_length > KEY_MAX || number::<4>(bytes, 12) != 0 {
+    if key_length > KEY_MAX || number::<2>(bytes, 14) != 0 {
         return None;
     }
+    let kind = Kind::from_bits(number::<2>(bytes, 12))?;
     let end = HEADER + key_length + body_length;
     let key = bytes.get(HEADER..HEADER + key_length)?;
     let body = bytes.get(HEADER + key_length..end)?;
     let record = Record {
+        kind,
         partition: number::<2>(bytes, 10) as u16,
         sequence: number::<8>(bytes, 16),
         stable_hash: number::<8>(bytes, 24),
@@ -127,6 +153,20 @@ pub(crate) fn parse(bytes: &[u8]) -> Option<(Record<'_>, usize)> {
         body,
     };
     Some((record, end.next_multiple_of(UNIT)))
+}
+
+/// The body of a dropping record: which Merkle leaf.
+pub(crate) fn leaf_bytes(level: u32, leaf: u64) -> [u8; 12] {
+    let mut bytes = [0; 12];
+    bytes[..4].copy_from_slice(&level.to_le_bytes());
+    bytes[4..].copy_from_slice(&leaf.to_le_bytes());
+    bytes
+}
+
+/// The Merkle leaf (level and number) that [`leaf_bytes`] stands for; `None` when there is no such leaf.
+pub(crate) fn leaf_of(body: &[u8]) -> Option<(u32, u64)> {
+    let (level, leaf) = (body.len() == 12).then(|| (number::<4>(body, 0) as u32, number::<8>(body, 4)))?;
+    (level <= Index::LEVEL_MAX && leaf >> level == 0).then_some((level, leaf))
 }
 
 /// The little-endian number in `N` bytes at `at`.
@@ -142,7 +182,7 @@ mod tests {
 
     fn sample(salt: Salt, offset: u32) -> Vec<u8> {
         let mut bytes = vec![0; length(5, 11)];
-        let head = Head { partition: 7, sequence: 42, stable_hash: 99 };
+        let head = Head { kind: Kind::Body, partition: 7, sequence: 42, stable_hash: 99 };
         write(&mut bytes, head, b"apple", &[b"hello ", b"world"], salt, offset);
         bytes
     }

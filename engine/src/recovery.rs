@@ -127,7 +127,7 @@ pub fn judge(sightings: &[Sighting], start: u32, expected: Option<u64>) -> Judge
 mod tests {
     use super::*;
     use crate::{
-        record::{self, Head},
+        record::{self, Head, Kind},
         segment::{START, Stream},
     };
     use proptest::prelude::*;
@@ -154,7 +154,7 @@ mod tests {
                 stream: Stream::Hot,
             };
             header.write(&mut bytes[at..], salt);
-            let head = Head { partition: 0, sequence: i as u64 + 1, stable_hash: 0 };
+            let head = Head { kind: Kind::Body, partition: 0, sequence: i as u64 + 1, stable_hash: 0 };
             let begin = at + frame::HEADER;
             let body = vec![i as u8; 100 + i * 3000];
             record::write(&mut bytes[begin..begin + payload], head, b"key", &[&body], salt, START + begin as u32);

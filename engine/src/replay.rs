@@ -4,6 +4,9 @@
 //! since what it was copied from may be recycled at any time. A record that a checkpoint's image already reflects only
 //! matters as such a copy.
 //!
+//! A record that forgets wins over all that is older; one that the image reflects already matters no more, but is noted:
+//! an older checkpoint may need it.
+//!
 //! Not here: the verdict on a segment's bytes (`recovery`), which files there are (`open`).
 
 use crate::{
@@ -12,7 +15,7 @@ use crate::{
     disk::{BLOCK, Disk, File},
     frame,
     index::{Index, KeyHash, Place},
-    record::Record,
+    record::{self, Kind, Record},
     recovery::{Bad, Sighting, Step, judge, survey},
     segment::{START, Segment, Stream, name},
     shared::{Damage, DamageKind, Position},
@@ -34,11 +37,40 @@ pub(crate) struct Replay<'a, D: Disk> {
     pub(crate) reflected: Vec<u64>,
     /// Sequences of the keys that were replayed.
     pub(crate) newest: HashMap<(u16, KeyHash), u64, ahash::RandomState>,
+    pub(crate) dropped: Dropped,
+    /// Slots with records that forget, and their sequences.
+    pub(crate) forgets: Vec<(u32, u64)>,
     pub(crate) damage: Vec<Damage>,
     pub(crate) last_sequence: u64,
     /// The highest frame number seen of the stream in hand.
     pub(crate) last_number: u64,
     pub(crate) report: RecoveryReport,
+}
+
+/// Merkle leaves of partitions that were dropped.
+#[derive(Default)]
+pub(crate) struct Dropped {
+    /// By partition, level and leaf: the sequence of the last drop.
+    upto: HashMap<(u16, u32, u64), u64, ahash::RandomState>,
+    /// For each partition, a bit for each level of its drops.
+    levels: HashMap<u16, u64, ahash::RandomState>,
+}
+
+impl Dropped {
+    fn add(&mut self, partition: u16, level: u32, leaf: u64, sequence: u64) {
+        let upto = self.upto.entry((partition, level, leaf)).or_default();
+        *upto = sequence.max(*upto);
+        *self.levels.entry(partition).or_default() |= 1 << level;
+    }
+
+    /// Whether the key's part of the partition was dropped after `sequence`.
+    fn after(&self, partition: u16, hash: KeyHash, sequence: u64) -> bool {
+        let levels = self.levels.get(&partition).copied().unwrap_or(0);
+        (0..=Index::LEVEL_MAX).filter(|level| levels >> level & 1 == 1).any(|level| {
+            let leaf = hash.fingerprint() & ((1 << level) - 1);
+            self.upto.get(&(partition, level, leaf)).is_some_and(|upto| *upto > sequence)
+        })
+    }
 }
 
 /// The bytes of a segment from some offset on.
@@ -197,12 +229,23 @@ impl<D: Disk> Replay<'_, D> {
             self.damage.push(lost(None));
             return;
         };
+        match record.kind {
+            Kind::Body => {}
+            Kind::Forget => return self.forget(segment.slot, record, reflected),
+            Kind::Drop => {
+                let Some(leaf) = record::leaf_of(record.body) else {
+                    self.damage.push(lost(Some(record.partition)));
+                    return;
+                };
+                return self.drop_leaf(segment.slot, record, reflected, leaf);
+            }
+        }
         let copy = segment.stream == Stream::Survivors;
         let hash = self.index.hash(record.key);
         let newest = self.newest.get(&(record.partition, hash)).copied();
         let known = newest.is_none() && record.sequence <= reflected;
         let older = newest.is_some_and(|newest| record.sequence < newest || (record.sequence == newest && !copy));
-        if older || (known && !copy) {
+        if older || (known && !copy) || self.dropped.after(record.partition, hash, record.sequence) {
             return;
         }
         let Some(summary) = self.versions.summarise(record.body) else {
@@ -221,6 +264,31 @@ impl<D: Disk> Replay<'_, D> {
         }
         self.index.insert(record.partition, &hash, place, summary, self.versions);
         self.newest.insert((record.partition, hash), record.sequence);
+    }
+
+    fn forget(&mut self, slot: u32, record: &Record<'_>, reflected: u64) {
+        self.forgets.push((slot, record.sequence));
+        let hash = self.index.hash(record.key);
+        let newest = self.newest.get(&(record.partition, hash)).copied().unwrap_or(reflected);
+        if newest < record.sequence {
+            self.index.remove(record.partition, &hash, self.versions);
+            self.newest.insert((record.partition, hash), record.sequence);
+        }
+    }
+
+    fn drop_leaf(&mut self, slot: u32, record: &Record<'_>, reflected: u64, (level, leaf): (u32, u64)) {
+        self.forgets.push((slot, record.sequence));
+        let (partition, sequence) = (record.partition, record.sequence);
+        if sequence <= reflected {
+            return;
+        }
+        let listed: Vec<_> = self.index.entries(partition, level, leaf).collect();
+        for listed in listed {
+            if self.newest.get(&(partition, listed.hash)).copied().unwrap_or(reflected) < sequence {
+                self.index.remove(partition, &listed.hash, self.versions);
+            }
+        }
+        self.dropped.add(partition, level, leaf, sequence);
     }
 
     /// The segment's bytes from `start` to its end, two reads at a time.

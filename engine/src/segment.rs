@@ -4,7 +4,7 @@
 //!
 //! ```text
 //!  0  magic       u32   "QSEG"
-//!  4  version     u16   1
+//!  4  version     u16   2; in 1 there were no records that forget or drop
 //!  6  stream      u16   0 hot, 1 survivors
 //!  8  store       u64   whose it is
 //! 16  generation  u64   store-wide, rising: each use of a file is a new generation
@@ -24,7 +24,8 @@ use crate::{
 use std::{io, rc::Rc};
 
 const MAGIC: u32 = u32::from_le_bytes(*b"QSEG");
-const VERSION: u16 = 1;
+const VERSION: u16 = 2;
+const VERSION_MIN: u16 = 1;
 const HEADER: usize = 32;
 
 /// Where the first frame lies.
@@ -85,7 +86,7 @@ impl Header {
             return Found::Rotten;
         }
         let version = number::<2>(bytes, 4) as u16;
-        if version != VERSION {
+        if !(VERSION_MIN..=VERSION).contains(&version) {
             return Found::Version(version);
         }
         let (store, generation) = (number::<8>(bytes, 8), number::<8>(bytes, 16));

@@ -13,6 +13,7 @@ use crate::{
     signal::Signal,
     space::Space,
     statistics::Counters,
+    store::AppendError,
     versions::Versions,
 };
 use std::{
@@ -161,6 +162,25 @@ impl<D: Disk> Shared<D> {
         self.segments.notify();
     }
 
+    /// Makes room in the log for a record of `length` bytes.
+    pub(crate) fn make_room(&self, state: &mut State<D>, length: usize, for_delete: bool) -> Result<(), AppendError> {
+        if self.is_over() {
+            return Err(if self.has_failed() { AppendError::Failed } else { AppendError::Closed });
+        }
+        if state.log.queued() + length > self.config.queue_bytes_max && state.log.queued() > 0 {
+            return Err(AppendError::Busy);
+        }
+        if !state.log.has_room(length) {
+            let Some(next) = state.space.take_ready(for_delete) else {
+                return Err(if state.space.can_prepare() { AppendError::Busy } else { AppendError::Full });
+            };
+            let ended = state.log.roll(next, state.last_sequence);
+            state.space.seal(ended, state.last_sequence);
+            self.segments.notify();
+        }
+        Ok(())
+    }
+
     pub(crate) fn report(&self, damage: Damage) {
         self.counters.damaged.set(self.counters.damaged.get() + 1);
         let queue = &mut self.state.borrow_mut().damage;
@@ -186,7 +206,8 @@ impl<D: Disk> Shared<D> {
             return;
         }
         let (log, space) = (&state.log, &mut state.space);
-        if space.settle(log.durable_sequence(), |slot| log.writes_to(slot)) {
+        let waited = space.waiting;
+        if space.settle(log.durable_sequence(), |slot| log.writes_to(slot)) || space.waiting > waited {
             self.segments.notify();
         }
     }

@@ -4,12 +4,14 @@
 //! its records is durable, no write to it is under way and nobody reads it from end to end. Recovery may then meet its
 //! old content or its new one: whatever it held is found elsewhere.
 //!
+//! A segment with records that forget waits longer: until the checkpoints reflect them (`forget`).
+//!
 //! A few free segments are kept back, so that compaction can work on a full disk, and one ready segment is kept for
 //! deletes.
 //!
 //! Not here: which segment is compacted next (`compaction`), writing headers and zeros (`preparer`).
 
-use crate::{disk::Disk, index::Place, segment::Segment};
+use crate::{checkpoint, disk::Disk, index::Place, segment::Segment};
 use std::{collections::VecDeque, rc::Rc};
 
 /// Free segments that only compaction may take: one to fill, and one for what comes when that is full.
@@ -44,6 +46,8 @@ pub(crate) struct Slot<D: Disk> {
     pub(crate) held: bool,
     /// Part of it cannot be read: it stays until its last record is replaced.
     pub(crate) damaged: bool,
+    /// The highest sequence of a record in it that forgets; 0 when there is none that may be needed.
+    pub(crate) forgets_upto: u64,
 }
 
 pub(crate) struct Space<D: Disk> {
@@ -53,6 +57,13 @@ pub(crate) struct Space<D: Disk> {
     pub(crate) free: VecDeque<u32>,
     /// Slots without live records, each with the sequence that must be durable before it is free.
     dying: VecDeque<(u32, u64)>,
+    /// For each checkpoint that recovery may begin with, newest last: what it reflects. Fewer than [`checkpoint::KEPT`]
+    /// when that is not known of all.
+    checkpoints: VecDeque<u64>,
+    /// How many segments could be given back if only the checkpoints reflected what they say was forgotten.
+    pub(crate) waiting: usize,
+    /// What all of them reflect, as was known at some time.
+    forgotten_upto: u64,
     pub(crate) next_generation: u64,
     /// The disk had no room for another file when last asked.
     pub(crate) blocked: bool,
@@ -70,6 +81,9 @@ impl<D: Disk> Space<D> {
             ready: VecDeque::new(),
             free: VecDeque::new(),
             dying: VecDeque::new(),
+            checkpoints: VecDeque::new(),
+            waiting: 0,
+            forgotten_upto: 0,
             next_generation: 1,
             blocked: false,
             clock: 0,
@@ -98,6 +112,7 @@ impl<D: Disk> Space<D> {
             sealed_at: 0,
             held: false,
             damaged: false,
+            forgets_upto: 0,
         });
         slot
     }
@@ -142,21 +157,88 @@ impl<D: Disk> Space<D> {
     /// a slot is under way. True if anything was given back.
     pub(crate) fn settle(&mut self, durable: u64, writes_to: impl Fn(u32) -> bool) -> bool {
         let mut any = false;
+        self.waiting = 0;
         for _ in 0..self.dying.len() {
             let Some((slot, because)) = self.dying.pop_front() else { break };
-            let entry = self.slot_mut(slot);
+            let entry = &mut self.slots[slot as usize];
             assert!(entry.state == State::Sealed && entry.live == 0, "a dying segment came back to life");
-            if because > durable || entry.held || writes_to(slot) {
+            let needed = entry.forgets_upto > self.forgotten_upto;
+            if because > durable || entry.held || needed || writes_to(slot) {
+                self.waiting += usize::from(needed);
                 self.dying.push_back((slot, because));
                 continue;
             }
             entry.state = State::Free;
             entry.written = 0;
             entry.damaged = false;
+            entry.forgets_upto = 0;
             self.free.push_back(slot);
             any = true;
         }
         any
+    }
+
+    /// The store was opened with what a checkpoint says: `reflected` by itself, and `forgotten_upto`, `forgets` of those
+    /// before it.
+    pub(crate) fn restore(&mut self, reflected: u64, forgotten_upto: u64, forgets: &[(u32, u64, u64)]) {
+        self.checkpoints.push_back(reflected);
+        self.forgotten_upto = forgotten_upto;
+        for (slot, generation, upto) in forgets {
+            let entry = self.slots.get(*slot as usize).and_then(|entry| entry.segment.as_ref());
+            // Else it was given back meanwhile.
+            if entry.is_some_and(|segment| segment.generation == *generation) {
+                self.forget(*slot, *upto);
+            }
+        }
+    }
+
+    /// A checkpoint that reflects all up to `reflected` is durable, and only the newest are still there.
+    pub(crate) fn checkpointed(&mut self, reflected: u64) {
+        self.checkpoints.push_back(reflected);
+        if self.checkpoints.len() > checkpoint::KEPT {
+            self.checkpoints.pop_front();
+        }
+        if self.checkpoints.len() == checkpoint::KEPT {
+            let all = self.checkpoints.iter().copied().min().unwrap_or(0);
+            self.forgotten_upto = self.forgotten_upto.max(all);
+        }
+    }
+
+    /// A record that forgets lies in the slot.
+    pub(crate) fn forget(&mut self, slot: u32, sequence: u64) {
+        if sequence > self.forgotten_upto {
+            let entry = self.slot_mut(slot);
+            entry.forgets_upto = entry.forgets_upto.max(sequence);
+        }
+    }
+
+    /// See `checkpoint::End`.
+    pub(crate) fn forgotten_upto(&self) -> u64 {
+        self.forgotten_upto
+    }
+
+    /// Segments with records that forget and may be needed: slot, generation, highest sequence.
+    pub(crate) fn forgets(&self) -> Vec<(u32, u64, u64)> {
+        let needed = self.slots.iter().enumerate().filter(|(_, slot)| slot.forgets_upto > self.forgotten_upto);
+        let listed = |(i, slot): (usize, &Slot<D>)| {
+            slot.segment.as_ref().map(|segment| (i as u32, segment.generation, slot.forgets_upto))
+        };
+        needed.filter_map(listed).collect()
+    }
+
+    /// After an opening: nothing points into the slot. It is free, unless records in it that forget are needed.
+    pub(crate) fn is_empty(&mut self, slot: u32) {
+        let needed = self.slot(slot).forgets_upto > self.forgotten_upto;
+        let entry = self.slot_mut(slot);
+        if needed {
+            self.dying.push_back((slot, 0));
+            self.waiting += 1;
+        } else {
+            entry.state = State::Free;
+            entry.written = 0;
+            entry.forgets_upto = 0;
+            self.free.push_back(slot);
+        }
     }
 
     /// Whether [`Space::settle`] may find something to do.

@@ -47,6 +47,8 @@ counters! {
     records,
     /// Their bytes, headers and padding included.
     record_bytes,
+    /// Keys forgotten, one by one or with their partition.
+    forgotten,
     /// Frames written to the log, seals included.
     commits,
     /// Bytes written to the log.

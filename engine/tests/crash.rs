@@ -4,7 +4,7 @@ mod support;
 
 use quorate_engine::AppendError;
 use std::time::Duration;
-use support::{World, config};
+use support::{World, config, seeds};
 
 const KEYS: u64 = 40;
 
@@ -108,15 +108,6 @@ fn nothing_acknowledged_is_lost_wherever_the_power_fails_at_the_start() {
 fn nothing_acknowledged_is_lost_wherever_the_power_fails_later() {
     // With checkpoints and compaction running.
     crash_everywhere(4, 1200, 250, 3);
-}
-
-/// `SEEDS=1000` tries more than the usual ones, `SEED=5` that one alone.
-fn seeds(usual: u64) -> std::ops::Range<u64> {
-    let from = |name| std::env::var(name).ok().and_then(|value| value.parse::<u64>().ok());
-    match from("SEED") {
-        Some(seed) => seed..seed + 1,
-        None => 0..from("SEEDS").unwrap_or(usual),
-    }
 }
 
 #[test]

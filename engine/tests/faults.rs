@@ -489,12 +489,12 @@ fn what_cannot_be_opened_says_why_and_changes_nothing() {
     assert!(matches!(refused(&mut world, plain()), OpenError::Foreign { .. }));
     // A newer format: its checksum is right.
     let mut newer = original[..BLOCK].to_vec();
-    newer[4] = 2;
+    newer[4] = 3;
     let checksum = crc32fast::hash(&newer[..28]);
     newer[28..32].copy_from_slice(&checksum.to_le_bytes());
     assert!(world.disk.overwrite("segment-000000", 0, &newer));
     let error = refused(&mut world, plain());
-    assert!(matches!(error, OpenError::Version { version: 2, .. }), "{error}");
+    assert!(matches!(error, OpenError::Version { version: 3, .. }), "{error}");
     assert!(world.disk.overwrite("segment-000000", 0, &original[..BLOCK]));
     // The file that says whose the segments are.
     assert!(world.disk.corrupt("store.blob", 20, 1));

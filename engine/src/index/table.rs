@@ -147,6 +147,18 @@ impl Table {
         })
     }
 
+    pub(super) fn is_sound(&self, mixer: &Mixer<'_>) -> bool {
+        let (mut root, mut keys) = (0_u64, 0);
+        let buckets = (0..self.buckets).all(|address| {
+            let bucket = self.bucket(address);
+            let sum = sum_of(bucket.listing(), mixer);
+            root = root.wrapping_add(sum);
+            keys += bucket.len() as u64;
+            bucket.leaf == sum && bucket.listing().all(|listed| self.address(listed.hash.fingerprint) == address)
+        });
+        buckets && root == self.root && keys == self.keys
+    }
+
     pub(super) fn heap_bytes(&self) -> u64 {
         let parts = self.parts.iter().map(|part| allocated(part.capacity() * size_of::<Bucket>())).sum::<u64>();
         allocated(self.parts.capacity() * size_of::<Vec<Bucket>>()) + parts + self.bucket_bytes

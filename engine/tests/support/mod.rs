@@ -60,7 +60,12 @@ pub struct Version {
     pub sequence: Sequence,
     pub length: usize,
     pub tombstone: bool,
+    /// The key was forgotten: nothing is there. Its sequence is [`UNKNOWN`] while nobody has said which it is.
+    pub forgotten: bool,
 }
+
+/// Never covered by the watermark.
+const UNKNOWN: Sequence = Sequence(u64::MAX);
 
 impl Version {
     pub fn body(&self, key: u64) -> Vec<u8> {
@@ -80,6 +85,15 @@ pub struct History {
     pub covered: bool,
     /// Its record was destroyed on purpose: it may read as corrupt.
     pub rotten: bool,
+}
+
+/// `SEEDS=1000` tries more than the usual ones, `SEED=5` that one alone.
+pub fn seeds(usual: u64) -> std::ops::Range<u64> {
+    let from = |name| std::env::var(name).ok().and_then(|value| value.parse::<u64>().ok());
+    match from("SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..from("SEEDS").unwrap_or(usual),
+    }
 }
 
 pub struct World {
@@ -215,8 +229,13 @@ impl World {
     }
 
     pub fn append(&mut self, key: u64, length: usize, tombstone: bool) -> Result<Sequence, AppendError> {
-        let mut version =
-            Version { number: self.next_version, sequence: Sequence(0), length: length.max(17), tombstone };
+        let mut version = Version {
+            number: self.next_version,
+            sequence: Sequence(0),
+            length: length.max(17),
+            tombstone,
+            forgotten: false,
+        };
         let body = version.body(key);
         let (partition, name) = Self::key(key);
         let summary = Numbered.summarise(&body).expect("it is long enough");
@@ -224,7 +243,11 @@ impl World {
         let sequence = self.store().append(Append { partition, key: &name, body: &[first, second], summary })?;
         assert!(sequence > self.highest_sequence, "seed {}: {sequence:?} was given out before", self.seed);
         let on_disk = self.keys.values().filter_map(|history| history.versions.last()).map(|last| last.sequence);
-        assert!(Some(sequence) > on_disk.max(), "seed {}: {sequence:?} is on the disk already", self.seed);
+        assert!(
+            Some(sequence) > on_disk.filter(|sequence| *sequence != UNKNOWN).max(),
+            "seed {}: {sequence:?} is on the disk already",
+            self.seed
+        );
         self.highest_sequence = sequence;
         self.next_version += 1;
         version.sequence = sequence;
@@ -232,6 +255,75 @@ impl World {
         history.versions.push(version);
         history.rotten = false;
         Ok(sequence)
+    }
+
+    /// Forgets a key. False when there was nothing to forget.
+    pub fn forget_key(&mut self, key: u64) -> Result<bool, AppendError> {
+        let (partition, name) = Self::key(key);
+        let Some(found) = self.store().lookup(partition, &name) else { return Ok(false) };
+        let other = Summary(found.summary.0 + 2);
+        assert_eq!(self.store().forget(partition, &name, other), Ok(None), "seed {}: another version", self.seed);
+        let Some(sequence) = self.store().forget(partition, &name, found.summary)? else {
+            panic!("seed {}: key {key} was there and is not forgotten", self.seed);
+        };
+        assert!(sequence > self.highest_sequence, "seed {}: {sequence:?} was given out before", self.seed);
+        self.highest_sequence = sequence;
+        self.note_forgotten(key, sequence);
+        assert_eq!(self.store().lookup(partition, &name), None);
+        Ok(true)
+    }
+
+    fn note_forgotten(&mut self, key: u64, sequence: Sequence) {
+        let version = Version { number: 0, sequence, length: 17, tombstone: false, forgotten: true };
+        let history = self.keys.entry(key).or_default();
+        history.versions.push(version);
+        history.rotten = false;
+    }
+
+    /// Drops a partition. When the disk stops meanwhile, each of its keys may be there or not.
+    pub fn drop_partition(&mut self, partition: u16) -> Result<(), AppendError> {
+        let there: Vec<_> = self
+            .keys
+            .keys()
+            .copied()
+            .filter(|key| {
+                let (of, name) = Self::key(*key);
+                of == partition && self.store().lookup(of, &name).is_some()
+            })
+            .collect();
+        for key in &there {
+            self.note_forgotten(*key, UNKNOWN);
+        }
+        let store = self.store().clone();
+        let outcome = self.disk.run(&self.executor, async move { store.drop_partition(partition).await });
+        let sequence = match outcome {
+            Some(Ok(sequence)) => {
+                assert_eq!(self.store().index(|index| index.partition_len(partition)), 0, "seed {}", self.seed);
+                self.highest_sequence = self.highest_sequence.max(sequence);
+                sequence
+            }
+            // Of those that are gone it is not known when.
+            Some(Err(_)) | None => UNKNOWN,
+        };
+        for key in there {
+            let (of, name) = Self::key(key);
+            let still_there = self.store().lookup(of, &name).is_some();
+            let history = self.keys.get_mut(&key).expect("it was there");
+            if still_there && outcome.is_some() {
+                history.versions.pop();
+            } else if let Some(last) = history.versions.last_mut() {
+                last.sequence = sequence;
+            }
+        }
+        self.observe();
+        outcome.unwrap_or(Ok(sequence)).map(|_| ())
+    }
+
+    /// Every sum in the index equals one computed from its entries.
+    pub fn check_sums(&self) {
+        for partition in 0..PARTITIONS {
+            assert!(self.store().root_is_sound(partition), "seed {}: partition {partition}", self.seed);
+        }
     }
 
     pub fn read(&self, key: u64) -> Option<Result<Option<Vec<u8>>, ReadError>> {
@@ -246,6 +338,7 @@ impl World {
     pub fn check_read(&self, key: u64) {
         let Some(outcome) = self.read(key) else { return };
         let last = self.keys.get(&key).and_then(|history| history.versions.last());
+        let last = last.filter(|version| !version.forgotten);
         let body = outcome.unwrap_or_else(|error| panic!("seed {}: key {key}: {error}", self.seed));
         assert_eq!(body, last.map(|version| version.body(key)), "seed {}: key {key} reads wrong", self.seed);
     }
@@ -259,14 +352,16 @@ impl World {
                 Err(error) => panic!("seed {}: key {key}: {error}", self.seed),
             };
             let Some(body) = body else {
-                let covered = self.keys.get(&key).is_some_and(|history| history.covered && !history.rotten);
+                let covered = self.keys.get(&key).is_some_and(|history| {
+                    history.covered && !history.rotten && !history.versions.iter().any(|version| version.forgotten)
+                });
                 assert!(!covered, "seed {}: key {key} is gone: {:?}", self.seed, self.keys[&key]);
                 self.keys.remove(&key);
                 continue;
             };
             let history = self.keys.get_mut(&key);
             let history = history.unwrap_or_else(|| panic!("seed {}: key {key} was never written", self.seed));
-            let found = history.versions.iter().position(|version| version.body(key) == body);
+            let found = history.versions.iter().position(|version| !version.forgotten && version.body(key) == body);
             let found = found.unwrap_or_else(|| {
                 let number = u64::from_le_bytes(body[..8].try_into().unwrap());
                 panic!("seed {}: key {key} has version {number}, not one of {:?}", self.seed, history.versions)
@@ -288,14 +383,25 @@ impl World {
                 .sum()
         });
         assert_eq!(store.statistics().live_bytes, pointed, "seed {}", self.seed);
-        let last = |history: &History| history.versions.last().is_some_and(|version| !version.tombstone);
+        let last =
+            |history: &History| history.versions.last().is_some_and(|version| !version.tombstone && !version.forgotten);
         let live = self.keys.values().filter(|history| last(history)).count();
         assert_eq!(store.live_keys(), live as u64, "seed {}", self.seed);
+        self.check_sums();
+    }
+
+    /// Appends or forgets; pauses when that is refused for now.
+    fn change(&mut self, change: impl FnOnce(&mut Self) -> Result<(), AppendError>) {
+        match change(self) {
+            Ok(()) => {}
+            Err(AppendError::Busy | AppendError::Full) => self.run_for(Duration::from_millis(2)),
+            Err(error) => panic!("seed {}: {error}", self.seed),
+        }
     }
 
     /// One random step of a workload over `keys`.
     pub fn step(&mut self, keys: u64) {
-        match self.random.index(20) {
+        match self.random.index(24) {
             0..10 => {
                 let key = self.random.range(0..keys);
                 let length = match self.random.index(10) {
@@ -304,19 +410,24 @@ impl World {
                     _ => self.random.index(600),
                 };
                 let tombstone = self.random.one_in(10);
-                match self.append(key, if tombstone { 17 } else { length }, tombstone) {
-                    Ok(_) => {}
-                    Err(AppendError::Busy | AppendError::Full) => self.run_for(Duration::from_millis(2)),
-                    Err(error) => panic!("seed {}: {error}", self.seed),
-                }
+                let length = if tombstone { 17 } else { length };
+                self.change(|world| world.append(key, length, tombstone).map(|_| ()));
             }
             10..13 => {
                 let key = self.random.range(0..keys);
                 self.check_read(key);
             }
-            13..19 => {
+            13..=18 => {
                 let pause = self.random.range(1..400);
                 self.run_for(Duration::from_micros(pause));
+            }
+            19..=21 => {
+                let key = self.random.range(0..keys);
+                self.change(|world| world.forget_key(key).map(|_| ()));
+            }
+            22 if self.random.one_in(4) => {
+                let partition = self.random.index(PARTITIONS.into()) as u16;
+                self.change(|world| world.drop_partition(partition));
             }
             _ => {
                 let pause = self.random.range(1..20);
