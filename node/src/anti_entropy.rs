@@ -1,0 +1,460 @@
+//! Anti-entropy: primaries of a partition compare their Merkle trees in the background and repair both ways (section 4.7).
+//!
+//! The rule: a difference counts only when it is seen again a little later. The root differs: wait; branches that differ
+//! are gone down, where they still differ; then wait; the leaves that still differ are listed; wait; only the keys whose
+//! two versions are still the very same two are repaired. So a write under way costs sums, never a transfer.
+//!
+//! Of each two primaries the one that comes first in the preference list begins the exchanges about a partition; it asks,
+//! fetches and gives, and so holds all the state and paces both directions. The other one answers, and keeps a lease: a
+//! partition is repaired with one peer at a time, so that two of them do not both send what this core lacks. As the order
+//! in a preference list has no cycle, of all that wait for each other's lease one always gets on.
+//!
+//! Pure. Not here: the trees (`engine/index`), how an object is taken (`core/replicas`), what travels
+//! (`net/message/exchange`).
+
+mod exchange;
+mod responder;
+mod schedule;
+
+use std::{collections::BTreeMap, rc::Rc, time::Duration};
+
+use quorate_net::{
+    id::Endpoint,
+    message::{
+        self,
+        exchange::{HashedKey, HeldKey, Step, Whole},
+    },
+};
+
+use self::{
+    exchange::{End, Exchange},
+    responder::Responder,
+    schedule::Schedule,
+};
+use crate::{clock::Instant, ring::Ring};
+
+/// How much, and how fast.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// This core.
+    pub me: Endpoint,
+    /// Each partition is compared with each other primary this often, in turns that are spread over it evenly. Typically
+    /// a minute.
+    pub interval: Duration,
+    /// At least this much lies between the beginnings of two exchanges. Typically a millisecond.
+    pub gap: Duration,
+    /// A difference counts when it is still there after this. More than a write takes to reach all replicas: typically
+    /// 200 ms.
+    pub confirm: Duration,
+    /// An ask that was not answered for so long is made again. Typically a second.
+    pub timeout: Duration,
+    /// An ask is made so often, then the exchange is given up. At least 1.
+    pub tries_max: u8,
+    /// An exchange that was refused, given up or left something undone is begun again after this.
+    pub retry: Duration,
+    /// The most exchanges that this core has begun and not ended.
+    pub exchanges_max: usize,
+    /// The most of them with one peer.
+    pub exchanges_per_peer_max: usize,
+    /// The most bytes of objects that exchanges of this core have under way, in both directions together. A larger
+    /// object goes alone.
+    pub bytes_max: u64,
+    /// The most objects that this core reads or takes at once for exchanges that others began.
+    pub jobs_max: usize,
+}
+
+/// Counts since the start.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Statistics {
+    /// Exchanges that this core began.
+    pub exchanges: u64,
+    /// Of these, those that found equal roots.
+    pub equal_roots: u64,
+    /// Of these, those that were refused because a core was in another exchange about the partition.
+    pub busy: u64,
+    /// Of these, those that got no answer, lost their peer, or could not repair all that they found.
+    pub given_up: u64,
+    /// Leaves whose keys were compared.
+    pub leaves: u64,
+    /// Keys that differed at first and no longer when they were looked at again.
+    pub passed: u64,
+    /// Keys whose difference was confirmed.
+    pub differences: u64,
+    /// Objects that this core gave or sent because it was asked, each as often as it was sent.
+    pub keys_sent: u64,
+    /// Objects that this core took and has on disk.
+    pub keys_received: u64,
+    /// Bytes of keys and bodies sent.
+    pub bytes_sent: u64,
+    /// Bytes of keys and bodies received.
+    pub bytes_received: u64,
+    /// Messages that made no sense, or came from a core that does not share the partition.
+    pub malformed: u64,
+}
+
+/// Something for the core to do.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Action {
+    /// Send; it may be lost.
+    Send {
+        /// The receiver.
+        to: Endpoint,
+        /// The message.
+        message: message::Exchange,
+    },
+    /// Read the object that the index lists under this key, then call [`AntiEntropy::handle_loaded`], in any case.
+    Load {
+        /// The number to come back with.
+        job: u64,
+        /// The partition.
+        partition: u16,
+        /// The key.
+        key: HashedKey,
+    },
+    /// Take the object as a replica does, which reconciles it with what is here; when that is on disk or failed, call
+    /// [`AntiEntropy::handle_taken`], in any case.
+    Take {
+        /// The number to come back with.
+        job: u64,
+        /// Who sent it.
+        from: Endpoint,
+        /// The partition.
+        partition: u16,
+        /// The object.
+        object: Whole,
+    },
+}
+
+/// What this core holds, as its index tells it.
+pub trait Tree {
+    /// The sum of all entries of the partition; 0 when there are none.
+    fn root(&self, partition: u16) -> u64;
+    /// The finest level whose leaves cost no scan.
+    fn level(&self, partition: u16) -> u8;
+    /// The sum of the entries whose fingerprint ends in `index`, of 2^`level`.
+    fn leaf(&self, partition: u16, level: u8, index: u64) -> u64;
+    /// These entries, in any order.
+    fn held(&self, partition: u16, level: u8, index: u64) -> Vec<HeldKey>;
+    /// The entry of a key.
+    fn find(&self, partition: u16, key: HashedKey) -> Option<HeldKey>;
+}
+
+/// All exchanges of one core, those that it began and those that it answers.
+#[derive(Debug)]
+pub struct AntiEntropy {
+    settings: Settings,
+    ring: Rc<Ring>,
+    schedule: Schedule,
+    /// Those that this core began, by number.
+    exchanges: BTreeMap<u64, Exchange>,
+    next_number: u64,
+    /// Which of them holds a partition: it found a difference there.
+    holders: BTreeMap<u16, u64>,
+    responder: Responder,
+    shared: Shared,
+}
+
+/// What all exchanges of a core have in common.
+#[derive(Debug, Default)]
+struct Shared {
+    statistics: Statistics,
+    /// Reads and takes that the core works on.
+    jobs: BTreeMap<u64, Job>,
+    next_job: u64,
+    /// Bytes of objects that the own exchanges have under way.
+    bytes_underway: u64,
+}
+
+/// Whom a read or a take is for.
+#[derive(Clone, Copy, Debug)]
+enum Job {
+    /// An exchange that this core began.
+    Own { number: u64, key: HashedKey },
+    /// Another core's.
+    Other { to: Endpoint, number: u64, round: u32, partition: u16, key: HashedKey },
+}
+
+/// All that one step needs beside the state that it changes.
+struct Desk<'a, T> {
+    now: Instant,
+    settings: &'a Settings,
+    tree: &'a T,
+    shared: &'a mut Shared,
+    out: &'a mut Vec<Action>,
+}
+
+impl AntiEntropy {
+    /// Nothing under way, and every visit due. `first_number` is drawn at random for each start, so
+    /// that a late message of an earlier life meets no exchange of this one.
+    #[must_use]
+    pub fn new(settings: Settings, ring: Rc<Ring>, now: Instant, first_number: u64) -> Self {
+        let mut schedule = Schedule::default();
+        schedule.set_ring(now, &settings, &ring);
+        Self {
+            settings,
+            ring,
+            schedule,
+            exchanges: BTreeMap::new(),
+            next_number: first_number,
+            holders: BTreeMap::new(),
+            responder: Responder::default(),
+            shared: Shared { next_job: first_number, ..Shared::default() },
+        }
+    }
+
+    /// The ring changed: what this core shares no longer is not compared any more.
+    pub fn handle_ring(&mut self, now: Instant, ring: Rc<Ring>, out: &mut Vec<Action>) {
+        self.schedule.set_ring(now, &self.settings, &ring);
+        self.ring = ring;
+        let strange = |exchange: &Exchange| !shares(&self.ring, self.settings.me, exchange.peer, exchange.partition);
+        for number in
+            self.exchanges.iter().filter(|(_, exchange)| strange(exchange)).map(|(&n, _)| n).collect::<Vec<_>>()
+        {
+            self.end(now, number, End::GivenUp, out);
+        }
+    }
+
+    /// A peer's core can be reached again, or no longer. One that came back is visited first.
+    pub fn handle_peer(&mut self, now: Instant, peer: Endpoint, up: bool, out: &mut Vec<Action>) {
+        self.schedule.set_up(peer, up);
+        if !up {
+            self.responder.forget(peer);
+            let with = |exchange: &Exchange| exchange.peer == peer;
+            let numbers: Vec<_> = self.exchanges.iter().filter(|(_, e)| with(e)).map(|(&number, _)| number).collect();
+            for number in numbers {
+                self.end(now, number, End::GivenUp, out);
+            }
+        }
+    }
+
+    /// This core's copy of the partition was lost or damaged: it is compared with all other primaries at once.
+    pub fn heal(&mut self, partition: u16, out: &mut Vec<Action>) {
+        let primaries = self.ring.primaries(partition);
+        let Some(own) = primaries.iter().position(|&primary| primary == self.settings.me) else { return };
+        for &to in &primaries[..own] {
+            let message = message::Exchange { number: self.next_number, round: 0, partition, step: Step::Invite };
+            out.push(Action::Send { to, message });
+        }
+        for &peer in &primaries[own + 1..] {
+            self.schedule.hurry(peer, partition);
+        }
+    }
+
+    /// Another core says something.
+    pub fn handle_exchange<T: Tree>(
+        &mut self,
+        now: Instant,
+        from: Endpoint,
+        message: message::Exchange,
+        tree: &T,
+        out: &mut Vec<Action>,
+    ) {
+        if !shares(&self.ring, self.settings.me, from, message.partition) {
+            self.shared.statistics.malformed += 1;
+            return;
+        }
+        match &message.step {
+            Step::Invite => self.schedule.hurry(from, message.partition),
+            Step::Root
+            | Step::Branches { .. }
+            | Step::List { .. }
+            | Step::Compare { .. }
+            | Step::Fetch { .. }
+            | Step::Give { .. }
+            | Step::Close => {
+                let held = self.holders.contains_key(&message.partition);
+                let (settings, shared) = (&self.settings, &mut self.shared);
+                let mut desk = Desk { now, settings, tree, shared, out };
+                self.responder.answer(&mut desk, from, message, held);
+            }
+            Step::RootIs { .. } => self.root_is(now, from, message, tree, out),
+            _ => {
+                let ours = |e: &&Exchange| e.peer == from && e.partition == message.partition;
+                if self.exchanges.get(&message.number).as_ref().is_some_and(ours) {
+                    self.step(now, message.number, tree, out, |exchange, desk| exchange.handle_answer(desk, message));
+                }
+            }
+        }
+        self.go_on(now, tree, out);
+    }
+
+    /// The read that [`Action::Load`] asked for is done. `None`: there is no such object any more, or it cannot be read.
+    pub fn handle_loaded<T: Tree>(
+        &mut self,
+        now: Instant,
+        job: u64,
+        object: Option<Whole>,
+        tree: &T,
+        out: &mut Vec<Action>,
+    ) {
+        match self.shared.jobs.remove(&job) {
+            Some(Job::Own { number, key }) => {
+                self.step(now, number, tree, out, |exchange, desk| exchange.handle_loaded(desk, key, object));
+            }
+            Some(Job::Other { to, number, round, partition, key }) => {
+                self.responder.jobs -= 1;
+                if let Some(object) = &object {
+                    self.shared.count_sent(object);
+                }
+                let step = Step::Fetched { key, object };
+                out.push(Action::Send { to, message: message::Exchange { number, round, partition, step } });
+            }
+            None => {}
+        }
+        self.go_on(now, tree, out);
+    }
+
+    /// The object that [`Action::Take`] brought is on disk, or what covers it is; or it could not be taken.
+    pub fn handle_taken<T: Tree>(&mut self, now: Instant, job: u64, durable: bool, tree: &T, out: &mut Vec<Action>) {
+        let taken = self.shared.jobs.remove(&job);
+        self.shared.statistics.keys_received += u64::from(durable && taken.is_some());
+        match taken {
+            Some(Job::Own { number, key }) => {
+                self.step(now, number, tree, out, |exchange, desk| exchange.handle_taken(desk, key, durable));
+            }
+            Some(Job::Other { to, number, round, partition, key }) => {
+                self.responder.jobs -= 1;
+                let step = Step::Given { key, durable };
+                out.push(Action::Send { to, message: message::Exchange { number, round, partition, step } });
+            }
+            None => {}
+        }
+        self.go_on(now, tree, out);
+    }
+
+    /// Deadlines may have passed, visits may be due.
+    pub fn handle_timeout<T: Tree>(&mut self, now: Instant, tree: &T, out: &mut Vec<Action>) {
+        let due = |exchange: &Exchange| exchange.next_timeout().is_some_and(|at| at <= now);
+        let numbers: Vec<_> = self.exchanges.iter().filter(|(_, e)| due(e)).map(|(&number, _)| number).collect();
+        for number in numbers {
+            self.step(now, number, tree, out, |exchange, desk| exchange.handle_timeout(desk));
+        }
+        self.go_on(now, tree, out);
+    }
+
+    /// When to call [`AntiEntropy::handle_timeout`] next.
+    #[must_use]
+    pub fn next_timeout(&self) -> Option<Instant> {
+        let start = self.schedule.next_start(&self.settings, self.exchanges.len());
+        self.exchanges.values().filter_map(Exchange::next_timeout).chain(start).min()
+    }
+
+    /// Counts since the start.
+    #[must_use]
+    pub fn statistics(&self) -> Statistics {
+        self.shared.statistics
+    }
+
+    /// Exchanges that this core has begun and not ended.
+    #[must_use]
+    pub fn underway(&self) -> usize {
+        self.exchanges.len()
+    }
+
+    /// Bytes of objects that its exchanges have under way.
+    #[must_use]
+    pub fn bytes_underway(&self) -> u64 {
+        self.shared.bytes_underway
+    }
+
+    /// The answer to the first ask: with equal roots that is all; else the partition must be free to go on.
+    fn root_is<T: Tree>(
+        &mut self,
+        now: Instant,
+        from: Endpoint,
+        message: message::Exchange,
+        tree: &T,
+        out: &mut Vec<Action>,
+    ) {
+        let (number, partition) = (message.number, message.partition);
+        let Some(exchange) = self.exchanges.get(&number) else { return };
+        if exchange.peer != from || exchange.partition != partition || !exchange.awaits_root(&message) {
+            return;
+        }
+        let Step::RootIs { sum, .. } = message.step else { return };
+        if sum == tree.root(partition) {
+            return self.end(now, number, End::Equal, out);
+        }
+        if self.holders.contains_key(&partition) || self.responder.leases(now, partition) {
+            return self.end(now, number, End::Busy, out);
+        }
+        self.holders.insert(partition, number);
+        self.step(now, number, tree, out, |exchange, desk| exchange.handle_answer(desk, message));
+    }
+
+    fn step<'a, T: Tree>(
+        &'a mut self,
+        now: Instant,
+        number: u64,
+        tree: &'a T,
+        out: &'a mut Vec<Action>,
+        step: impl FnOnce(&mut Exchange, &mut Desk<'_, T>) -> Option<End>,
+    ) {
+        let Some(exchange) = self.exchanges.get_mut(&number) else { return };
+        let mut desk = Desk { now, settings: &self.settings, tree, shared: &mut self.shared, out };
+        if let Some(end) = step(exchange, &mut desk) {
+            self.end(now, number, end, out);
+        }
+    }
+
+    /// Uses the room that an event may have made: for objects first, then for further exchanges.
+    fn go_on<T: Tree>(&mut self, now: Instant, tree: &T, out: &mut Vec<Action>) {
+        let mut desk = Desk { now, settings: &self.settings, tree, shared: &mut self.shared, out };
+        for exchange in self.exchanges.values_mut() {
+            exchange.fill_window(&mut desk);
+        }
+        while let Some((peer, partition)) = self.schedule.start(now, &self.settings, self.exchanges.len()) {
+            let number = self.next_number;
+            self.next_number = self.next_number.wrapping_add(1);
+            desk.shared.statistics.exchanges += 1;
+            self.exchanges.insert(number, Exchange::begin(&mut desk, number, peer, partition));
+        }
+    }
+
+    fn end(&mut self, now: Instant, number: u64, end: End, out: &mut Vec<Action>) {
+        let exchange = self.exchanges.remove(&number).expect("only what is under way ends");
+        self.shared.bytes_underway -= exchange.bytes_underway();
+        if self.holders.get(&exchange.partition) == Some(&number) {
+            self.holders.remove(&exchange.partition);
+            out.push(exchange.close());
+        }
+        let statistics = &mut self.shared.statistics;
+        match end {
+            End::Equal => statistics.equal_roots += 1,
+            End::Done => {}
+            End::Busy => statistics.busy += 1,
+            End::GivenUp => statistics.given_up += 1,
+        }
+        let done = matches!(end, End::Equal | End::Done);
+        self.schedule.finish(now, &self.settings, exchange.peer, exchange.partition, done);
+    }
+}
+
+impl Shared {
+    fn job(&mut self, job: Job) -> u64 {
+        let number = self.next_job;
+        self.next_job = self.next_job.wrapping_add(1);
+        self.jobs.insert(number, job);
+        number
+    }
+
+    fn count_sent(&mut self, object: &Whole) {
+        self.statistics.keys_sent += 1;
+        self.statistics.bytes_sent += bytes_of(object);
+    }
+}
+
+fn bytes_of(object: &Whole) -> u64 {
+    (object.key.encoded().len() + object.body.len()) as u64
+}
+
+/// Whether both are primaries of the partition.
+fn shares(ring: &Ring, me: Endpoint, peer: Endpoint, partition: u16) -> bool {
+    partition < ring.partitions() && me != peer && {
+        let primaries = ring.primaries(partition);
+        primaries.contains(&me) && primaries.contains(&peer)
+    }
+}
+
+#[cfg(test)]
+mod tests;
