@@ -98,45 +98,6 @@ pub enum GossipBody {
     State(Vec<NodeEntry>),
     /// The sender stops on purpose: nobody needs to find out that it is dead.
     Farewell,
-    /// The receiver does not belong; its state was not looked at.
-    Refused {
-        /// Why.
-        refusal: Refusal,
-        /// All that the sender knows of who belongs to the cluster.
-        state: Vec<NodeEntry>,
-    },
-}
-
-/// Why a node's gossip is not listened to. Nothing of what it said was taken in.
-#[derive(Archive, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Refusal {
-    /// This machine was removed from the cluster. It may come back only as a new one, with its disk emptied.
-    Removed,
-    /// Another machine has the same node id.
-    IdTaken {
-        /// The id.
-        id: NodeId,
-        /// The machine that keeps it.
-        by: NodeIdentity,
-        /// Where that is.
-        address: IpAddr,
-    },
-}
-
-impl fmt::Display for Refusal {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Removed => f.write_str(
-                "this node was removed from the cluster, nothing was changed: to bring the machine back, empty its data \
-                 directory and let it join as a new node",
-            ),
-            Self::IdTaken { id, by, address } => write!(
-                f,
-                "node id {id} belongs to the machine at {address} ({by}), nothing was changed: give this node an id of \
-                 its own, or remove the other one first"
-            ),
-        }
-    }
 }
 
 /// Enough to see whether two know the same of who belongs to the cluster.
@@ -261,12 +222,6 @@ pub fn check(gossip: &ArchivedGossip) -> Result<(), GossipFault> {
     match &gossip.body {
         ArchivedGossipBody::PingFor { target, .. } => core(target.core.0.to_native()),
         ArchivedGossipBody::State(entries) => check_entries(entries),
-        ArchivedGossipBody::Refused { refusal, state } => {
-            if let ArchivedRefusal::IdTaken { by, .. } = refusal {
-                identity(by.0.to_native())?;
-            }
-            check_entries(state)
-        }
         ArchivedGossipBody::Ping { .. }
         | ArchivedGossipBody::Ack { .. }
         | ArchivedGossipBody::AckFor { .. }

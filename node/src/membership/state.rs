@@ -23,7 +23,7 @@ use quorate_net::{
     id::{CoreId, Endpoint, NodeId},
     message::{
         MappedNode,
-        gossip::{Digest, ENTRIES_MAX, NodeEntry, NodeIdentity, Refusal, Status, VERSION_MAX},
+        gossip::{Digest, ENTRIES_MAX, NodeEntry, NodeIdentity, Status, VERSION_MAX},
     },
 };
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
@@ -68,6 +68,38 @@ pub enum Change {
     Stay(NodeId),
     /// A node belongs no more, for ever.
     Remove(NodeId),
+}
+
+/// Why a node's gossip is not listened to. Nothing of what it said was taken in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Refusal {
+    /// This machine was removed from the cluster. It may come back only as a new one, with its disk emptied.
+    Removed,
+    /// Another machine has the same node id.
+    IdTaken {
+        /// The id.
+        id: NodeId,
+        /// The machine that keeps it.
+        by: NodeIdentity,
+        /// Where that is.
+        address: IpAddr,
+    },
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Removed => f.write_str(
+                "this node was removed from the cluster, nothing was changed: to bring the machine back, empty its data \
+                 directory and let it join as a new node",
+            ),
+            Self::IdTaken { id, by, address } => write!(
+                f,
+                "node id {id} belongs to the machine at {address} ({by}), nothing was changed: give this node an id of \
+                 its own, or remove the other one first"
+            ),
+        }
+    }
 }
 
 /// Why a change was not made. The state is as it was.
@@ -392,4 +424,4 @@ fn hash(entry: &NodeEntry, hasher: &mut Xxh3) {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
