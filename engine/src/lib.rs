@@ -24,6 +24,7 @@ mod preparer;
 pub mod record;
 pub mod recovery;
 mod replay;
+mod scrub;
 mod segment;
 mod shared;
 mod signal;
@@ -34,6 +35,7 @@ pub mod versions;
 
 pub use blob::BLOB_BYTES_MAX;
 pub use config::{Config, OpenError};
+pub use scrub::ScrubPosition;
 pub use segment::{Commit, Stream};
 pub use shared::{Damage, DamageKind};
 pub use statistics::Statistics;

@@ -273,6 +273,7 @@ pub(crate) async fn open<D: Disk>(
         idle: Cell::default(),
         background: Rc::default(),
         counters,
+        scrub: RefCell::default(),
     });
     let tasks = tasks(&shared);
     Ok(Opened { store: Store { shared }, tasks, report })

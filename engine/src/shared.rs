@@ -10,6 +10,7 @@ use crate::{
     disk::Disk,
     index::{Index, Place},
     log::Log,
+    scrub::Listing,
     signal::Signal,
     space::Space,
     statistics::Counters,
@@ -99,6 +100,8 @@ pub(crate) struct Shared<D: Disk> {
     /// Background tasks that must have ended before the store is closed.
     pub(crate) background: Rc<Background>,
     pub(crate) counters: Counters,
+    /// What the scrub is about to read.
+    pub(crate) scrub: RefCell<Listing>,
 }
 
 /// Counts tasks that run.

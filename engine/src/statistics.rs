@@ -75,6 +75,12 @@ counters! {
     cache_hits,
     /// Reads answered from frames that were not on the disk yet.
     pending_hits,
+    /// Bytes read by the scrub.
+    scrub_read_bytes,
+    /// Records that the scrub has checked.
+    scrubbed_records,
+    /// Those of them that are damaged.
+    scrub_damaged,
     /// Damage found, see `Store::damage`.
     damaged,
 }

@@ -1,0 +1,168 @@
+//! The scrub reads every live record from the disk, finds what rots there, and nothing else.
+
+mod support;
+
+use quorate_engine::{AppendError, Config, Damage, DamageKind, ScrubPosition};
+use std::{collections::BTreeSet, time::Duration};
+use support::{World, config, seeds};
+
+const KEYS: u64 = 60;
+
+fn plain() -> Config {
+    Config { background_pause: Duration::from_micros(20), ..config() }
+}
+
+fn fill(world: &mut World, keys: u64) {
+    for key in 0..keys {
+        let length = [100, 3000, 70_000][(key % 7 / 3) as usize];
+        while let Err(error) = world.append(key, length, false) {
+            assert_eq!(error, AppendError::Busy);
+            world.run_for(Duration::from_millis(1));
+        }
+    }
+    world.make_durable();
+}
+
+fn step(world: &World, from: ScrubPosition, budget: u64) -> Option<ScrubPosition> {
+    let store = world.store().clone();
+    world.disk.run(&world.executor, async move { store.scrub_step(from, budget).await }).expect("the disk runs")
+}
+
+/// A whole pass, in steps of `budget` bytes; says how many.
+fn pass(world: &World, budget: u64) -> u64 {
+    let (mut at, mut steps) = (ScrubPosition::default(), 1);
+    while let Some(next) = step(world, at, budget) {
+        assert!(next > at, "seed {}: the scrub does not advance from {at:?}", world.seed);
+        (at, steps) = (next, steps + 1);
+    }
+    steps
+}
+
+/// The record of a key rots at one of its bytes, not its padding.
+fn rot(world: &mut World, key: u64) -> (u16, u32, u32) {
+    let (partition, name) = World::key(key);
+    let place = world.store().lookup(partition, &name).unwrap().place;
+    let at = world.random.range(0..u64::from(place.length()) - 15);
+    assert!(world.disk.corrupt(&format!("segment-{:06}", place.segment()), u64::from(place.offset()) + at, 1));
+    world.keys.get_mut(&key).unwrap().rotten = true;
+    (partition, place.segment(), place.offset())
+}
+
+fn told(damage: &[Damage]) -> BTreeSet<(u16, u32, u32)> {
+    damage.iter().map(|damage| (damage.partition.unwrap(), damage.segment, damage.offset)).collect()
+}
+
+#[test]
+fn a_pass_reads_every_record_once() {
+    for budget in [1, 100 << 10, u64::MAX] {
+        let mut world = World::new(1, plain());
+        world.open();
+        fill(&mut world, KEYS);
+        let steps = pass(&world, budget);
+        assert_eq!(steps > 1, budget < u64::MAX);
+        let statistics = world.store().statistics();
+        assert_eq!((statistics.scrubbed_records, statistics.scrub_damaged, statistics.damaged), (KEYS, 0, 0));
+        // Chunks begin and end on blocks.
+        assert!(statistics.scrub_read_bytes >= statistics.live_bytes);
+        assert!(statistics.scrub_read_bytes < 3 * statistics.live_bytes, "{statistics:?}");
+        assert_eq!(statistics.disk_reads, 0);
+    }
+}
+
+/// Rot is found under a cache that holds the record and a tree that has not changed.
+#[test]
+fn rot_is_found_wherever_it_is_and_nothing_else() {
+    for seed in seeds(60) {
+        let mut world = World::new(seed, Config { cache_bytes: 16 << 20, ..plain() });
+        world.open();
+        fill(&mut world, KEYS);
+        (0..KEYS).for_each(|key| world.check_read(key));
+        let rotten: BTreeSet<u64> = (0..5).map(|_| world.random.range(0..KEYS)).collect();
+        let places: BTreeSet<_> = rotten.iter().map(|key| rot(&mut world, *key)).collect();
+        (0..KEYS).for_each(|key| world.check_read(key));
+        let budget = world.random.range(1..300_000);
+        pass(&world, budget);
+        let damage = world.store().damage();
+        assert_eq!(told(&damage), places, "seed {seed}");
+        assert!(damage.iter().all(|damage| damage.kind == DamageKind::Record));
+        assert_eq!(world.store().statistics().scrub_damaged, rotten.len() as u64, "seed {seed}");
+        // Written anew they are sound.
+        for key in rotten {
+            world.append(key, 50, false).unwrap();
+        }
+        world.make_durable();
+        pass(&world, budget);
+        assert!(world.store().damage().is_empty());
+    }
+}
+
+/// Appends, compaction and forgetting go on between and during the steps: no false alarm, and what rots is found.
+#[test]
+fn a_pass_goes_on_beside_everything_else() {
+    let mut compacted = 0;
+    for seed in seeds(40) {
+        let mut world = World::new(seed, Config { dead_percent_max: 10, dead_percent_idle: 10, ..plain() });
+        world.open();
+        (0..300).for_each(|_| world.step(KEYS));
+        let mut at = ScrubPosition::default();
+        let mut passes = 0;
+        while passes < 2 {
+            (0..10).for_each(|_| world.step(KEYS));
+            if world.random.one_in(10) {
+                // A position serves after a crash, too.
+                world.crash();
+                world.open();
+                world.check_recovered(0..KEYS);
+            }
+            let (store, budget) = (world.store().clone(), world.random.range(1..200_000));
+            let stepping = world.executor.spawn_for_result(1, async move { store.scrub_step(at, budget).await });
+            let mut next = stepping.take();
+            while next.is_none() {
+                world.step(KEYS);
+                world.run_for(Duration::from_micros(100));
+                next = stepping.take();
+            }
+            passes += u64::from(next == Some(None));
+            at = next.flatten().unwrap_or_default();
+            let damage = world.store().damage();
+            assert!(damage.is_empty(), "seed {seed}: {damage:?}");
+        }
+        compacted += world.store().statistics().compacted_segments;
+        world.make_durable();
+        let there: Vec<u64> = (0..KEYS)
+            .filter(|key| {
+                let (partition, name) = World::key(*key);
+                world.store().lookup(partition, &name).is_some()
+            })
+            .collect();
+        let Some(key) = there.first() else { continue };
+        let place = rot(&mut world, *key);
+        pass(&world, 100_000);
+        assert_eq!(told(&world.store().damage()), BTreeSet::from([place]), "seed {seed}");
+    }
+    assert!(std::env::var("SEED").is_ok() || compacted > 0);
+}
+
+#[test]
+fn a_disk_that_cannot_read_is_damage() {
+    let mut world = World::new(4, plain());
+    world.open();
+    fill(&mut world, KEYS);
+    world.close().unwrap();
+    let disk = world.disk.clone();
+    let removed = world.disk.run(&world.executor, async move {
+        use quorate_engine::disk::Disk;
+        disk.remove("segment-000001").await
+    });
+    removed.unwrap().unwrap();
+    world.open();
+    let _ = world.store().damage();
+    let lost = world.store().index(|index| {
+        let all = (0..index.partitions()).flat_map(|partition| index.entries(partition, 0, 0));
+        all.filter(|listed| listed.entry.place.segment() == 1).count()
+    });
+    assert!(lost > 3);
+    pass(&world, 50_000);
+    assert_eq!(world.store().damage().len(), lost);
+    assert_eq!(world.store().statistics().scrubbed_records, KEYS);
+}
