@@ -108,6 +108,25 @@ fn a_paused_core_comes_back_and_was_never_removed() {
 }
 
 #[test]
+fn who_stood_still_judges_nobody() {
+    let mut network = Network::new(2, 3, 1);
+    network.run(5 * SECOND);
+    let (core, mut out) = (network.core_mut(endpoint(1, 0)), Vec::new());
+    // It has just sent a ping, and heard of a suspect.
+    let now = core.next_timeout().expect("it runs");
+    core.handle_timeout(now, &mut out);
+    let suspect = Claim { liveness: Liveness::Suspect, ..core.claim(endpoint(2, 0)).expect("a member") };
+    core.hear(now, suspect, &mut out);
+    out.clear();
+    core.handle_timeout(now + MINUTE, &mut out);
+    let judged = out.iter().find(|effect| matches!(effect, MembershipEffect::LivenessChanged { .. }));
+    assert_eq!(judged, None);
+    let liveness = |node| core.claim(endpoint(node, 0)).map(|claim| claim.liveness);
+    assert_eq!((liveness(2), liveness(3)), (Some(Liveness::Suspect), Some(Liveness::Alive)));
+    assert_eq!((core.statistics().pauses, core.statistics().probes_failed), (1, 0));
+}
+
+#[test]
 fn a_core_that_starts_again_is_known_by_its_new_incarnation() {
     for_each_seed(|seed| {
         let mut network = Network::new(seed, 5, 2);
@@ -150,6 +169,8 @@ fn a_one_way_split_kills_nobody() {
         network.block(mute, deaf);
         network.run(MINUTE);
         assert!(!network.any(|core| core.peers.values().any(|peer| peer.is_dead())), "others get an answer");
+        assert!(network.all(|core| core.statistics().refutations == 0), "nobody had to defend itself");
+        assert!(network.core(mute).statistics().probes_indirect > 0);
         // Only the two avoid each other: no request of theirs would be answered.
         assert!(!network.core(mute).is_alive(deaf) && !network.core(deaf).is_alive(mute));
         let others = network.changes().iter().filter(|(by, _, _)| *by != deaf && *by != mute);
