@@ -229,3 +229,35 @@ fn a_clean_end_remembers_what_may_not_be_given_back() {
         }
     }
 }
+
+/// The log comes round to every free segment before the next checkpoint: the one that says what was forgotten is not free,
+/// although nothing else is in it, and although the store was opened since.
+#[test]
+fn what_says_so_is_kept_across_an_opening() {
+    for clean in [false, true] {
+        let mut world = World::new(2, Config { checkpoint_log_bytes: u64::MAX, segments_max: 10, ..config() });
+        world.open();
+        append(&mut world, 1, 300);
+        world.close().unwrap();
+        world.open();
+        forget(&mut world, 1);
+        world.make_durable();
+        if clean {
+            world.close().unwrap();
+        } else {
+            world.crash();
+        }
+        world.open();
+        for _ in 0..300 {
+            append(&mut world, 2, 20_000);
+            world.run_for(Duration::from_millis(1));
+        }
+        world.make_durable();
+        world.crash();
+        assert!(!clean || spoil_newest_checkpoint(&mut world));
+        world.open();
+        assert_eq!(world.report.damaged, 0);
+        world.check_recovered(0..3);
+        assert_eq!(world.store().keys(), 1);
+    }
+}
