@@ -44,8 +44,9 @@ pub enum Message {
     Probed(Probed),
     /// A step of anti-entropy between two primaries.
     Exchange(Exchange),
-    /// Who is alive, and who belongs to the cluster.
-    Gossip(gossip::Gossip),
+    /// Who is alive, and who belongs to the cluster. Behind a pointer where it is archived: every message takes as many
+    /// bytes as the largest variant.
+    Gossip(#[rkyv(with = rkyv::with::AsBox)] gossip::Gossip),
 }
 
 /// What a [`Message`] is, as its frame's header says it: its maximum length follows from it.
