@@ -93,6 +93,8 @@ pub struct Statistics {
     pub overloads: u64,
     /// Gets whose replicas did not agree.
     pub divergent: u64,
+    /// Objects sent to replicas that lacked them, because a get had seen so.
+    pub repairs: u64,
     /// New actors taken after the first.
     pub actor_renewals: u64,
     /// Messages that made no sense.
@@ -299,7 +301,11 @@ impl<D: Disk> Core<D> {
             self.deadlines.pop();
             let answer = match self.operations.remove(&number) {
                 Some(Underway::Put(mut put)) => put.handle_timeout(),
-                Some(Underway::Get(mut get)) => get.coordinator.handle_timeout(),
+                Some(Underway::Get(mut get)) => {
+                    let answer = get.coordinator.handle_timeout();
+                    self.repair(&get, out);
+                    answer
+                }
                 Some(Underway::Forward { reply_to, .. }) => {
                     Some((reply_to, Outcome::Failed(Failure::Timeout { acks: 0, needed: 1 })))
                 }

@@ -3,5 +3,6 @@
 mod integration {
     mod algebra;
     mod hazards;
+    mod read_repair;
     mod seeds;
 }

@@ -44,7 +44,7 @@ pub enum Theirs {
     Unknown,
 }
 
-/// One client get, from the first probe to the answer.
+/// One client get, from the first probe to the answer, and on to what late replies show to be lacking.
 #[derive(Debug)]
 pub struct GetCoordinator {
     reply_to: ReplyTo,
@@ -137,6 +137,52 @@ impl GetCoordinator {
         let answers = self.theirs.iter().filter(|(_, t)| !matches!(t, None | Some(Theirs::Unknown))).count() as u8;
         let own = u8::from(matches!(self.own, Own::Absent | Own::Body(_)));
         Some((self.reply_to, Outcome::Failed(Failure::Timeout { acks: answers + own, needed: self.needed })))
+    }
+
+    /// What each replica lacks of what the others told, when nothing more is waited for: read repair. The versions go on as
+    /// they were told, and who takes one reconciles it with its own.
+    #[must_use]
+    pub fn repairs(&self, me: Endpoint) -> Vec<(Endpoint, Object)> {
+        if self.own != Own::Lost
+            && self.theirs.iter().all(|(_, t)| !matches!(t, Some(Theirs::Absent | Theirs::Object(_))))
+        {
+            return Vec::new();
+        }
+        let own = match &self.own {
+            Own::Body(body) => Object::decode(body).ok(),
+            Own::Absent => Some(Object::default()),
+            Own::Pending | Own::Lost => None,
+        };
+        let told = |theirs: &Option<Theirs>| match theirs {
+            Some(Theirs::Object(object)) => Some(object.clone()),
+            Some(Theirs::Absent) => Some(Object::default()),
+            Some(Theirs::Same) => own.clone(),
+            Some(Theirs::Unknown) | None => None,
+        };
+        let mut held: Vec<(Endpoint, Object)> =
+            self.theirs.iter().filter_map(|(endpoint, theirs)| Some((*endpoint, told(theirs)?))).collect();
+        match own {
+            Some(own) => held.push((me, own)),
+            None if self.own == Own::Lost => held.push((me, Object::default())),
+            None => {}
+        }
+        let covers = |one: &Object, other: &Object| one.reconcile(other).version() == one.version();
+        // Of versions that know the same only the first goes on.
+        let needless = |at: usize| {
+            let (_, object) = &held[at];
+            held.iter()
+                .enumerate()
+                .any(|(i, (_, other))| i != at && covers(other, object) && (i < at || !covers(object, other)))
+        };
+        let newest: Vec<&Object> = (0..held.len()).filter(|&at| !needless(at)).map(|at| &held[at].1).collect();
+        let lacks = |(endpoint, has): &(Endpoint, Object)| {
+            newest
+                .iter()
+                .filter(|object| !covers(has, object))
+                .map(|&object| (*endpoint, object.clone()))
+                .collect::<Vec<_>>()
+        };
+        held.iter().flat_map(lacks).collect()
     }
 
     /// Nothing more can come.
@@ -248,6 +294,34 @@ mod tests {
         assert!(matches!(progress(&mut get), Progress::Open));
         get.handle_probed(node(3), Theirs::Object(object(1, "a")));
         assert_eq!(values_of(progress(&mut get)), ["a"]);
+    }
+
+    #[test]
+    fn each_replica_is_sent_what_it_lacks_and_no_more() {
+        let (a, b) = (object(1, "a"), object(2, "b"));
+        let repairs = |own: Own, second: Theirs, third: Theirs| {
+            let mut get = get(2);
+            get.handle_own(own);
+            get.handle_probed(node(2), second);
+            get.handle_probed(node(3), third);
+            get.repairs(node(1))
+        };
+        let body = |object: &Object| Own::Body(object.encode());
+        assert_eq!(repairs(body(&a), Theirs::Same, Theirs::Same), []);
+        assert_eq!(repairs(body(&a), Theirs::Same, Theirs::Unknown), []);
+        assert_eq!(repairs(body(&a), Theirs::Same, Theirs::Absent), [(node(3), a.clone())]);
+        assert_eq!(
+            repairs(Own::Absent, Theirs::Same, Theirs::Object(a.clone())),
+            [(node(2), a.clone()), (node(1), a.clone())]
+        );
+        assert_eq!(repairs(Own::Lost, Theirs::Object(a.clone()), Theirs::Object(a.clone())), [(node(1), a.clone())]);
+        // Siblings cross; a version that covers both goes alone.
+        let crossed = [(node(2), a.clone()), (node(3), b.clone()), (node(3), a.clone()), (node(1), b.clone())];
+        let mut sent = repairs(body(&a), Theirs::Object(b.clone()), Theirs::Absent);
+        assert!(crossed.iter().all(|wanted| sent.contains(wanted)) && sent.len() == 4, "{sent:?}");
+        let both = a.reconcile(&b);
+        sent = repairs(body(&a), Theirs::Object(b), Theirs::Object(both.clone()));
+        assert_eq!(sent, [(node(2), both.clone()), (node(1), both)]);
     }
 
     #[test]

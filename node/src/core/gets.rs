@@ -5,10 +5,10 @@ use quorate_engine::disk::Disk;
 use quorate_net::{
     id::Endpoint,
     key::Key,
-    message::{self, ArchivedProbed, ArchivedProbedVersion, Failure, Message, Probe},
+    message::{self, ArchivedProbed, ArchivedProbedVersion, Failure, Message, Probe, Replicate},
 };
 
-use super::{Core, Load, Loaded, NONE_KNOWN, Underway, Waiter, micros_left};
+use super::{Core, Load, Loaded, NONE_KNOWN, Underway, Waiter, micros, micros_left};
 use crate::{
     clock::{Instant, Now},
     coordinator::get::{GetCoordinator, Own, Progress, Theirs},
@@ -133,26 +133,49 @@ impl<D: Disk> Core<D> {
         let (deadline, partition) = (get.deadline, get.partition);
         match progress {
             Ok(Progress::Answer(reply_to, outcome)) => {
-                if get.coordinator.is_complete() {
-                    self.operations.remove(&operation);
-                }
                 self.answer(reply_to, outcome, out);
+                self.end_complete_get(operation, out);
             }
             Ok(Progress::Ask(replicas)) => {
                 let key = get.key.clone();
                 let ask = |to| probe(now, to, operation, deadline, partition, NONE_KNOWN, &key);
                 out.extend(replicas.into_iter().map(ask));
             }
-            Ok(Progress::Open) => {
-                if get.coordinator.is_complete() {
-                    self.operations.remove(&operation);
-                }
-            }
+            Ok(Progress::Open) => self.end_complete_get(operation, out),
             Err(_) => {
                 if let Some(Underway::Get(get)) = self.operations.remove(&operation) {
                     self.fail(get.coordinator.reply_to(), Failure::Corrupt, out);
                 }
             }
+        }
+    }
+}
+
+impl<D: Disk> Core<D> {
+    fn end_complete_get(&mut self, operation: u64, out: &mut Vec<Effect>) {
+        if let Some(Underway::Get(get)) = self.operations.get(&operation)
+            && get.coordinator.is_complete()
+            && let Some(Underway::Get(get)) = self.operations.remove(&operation)
+        {
+            self.repair(&get, out);
+        }
+    }
+
+    /// What some replicas have and others lack goes to those, this core among them (section 5). Nobody waits for it.
+    pub(super) fn repair(&mut self, get: &Get, out: &mut Vec<Effect>) {
+        for (to, object) in get.coordinator.repairs(self.settings.me) {
+            self.statistics.repairs += 1;
+            let replicate = Replicate {
+                operation: self.number(),
+                timeout_us: micros(self.settings.timeout),
+                partition: get.partition,
+                durable: false,
+                hint_for: None,
+                base: VersionHash::ABSENT.0,
+                key: get.key.clone(),
+                body: object.encode(),
+            };
+            out.push(Effect::Send { to, message: Message::Replicate(replicate) });
         }
     }
 }

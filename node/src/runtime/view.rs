@@ -133,6 +133,7 @@ impl NodeView for View {
             ("put_loads", core.put_loads),
             ("get_loads", core.get_loads),
             ("divergent_gets", core.divergent),
+            ("read_repairs", core.repairs),
             ("failures", core.failures),
             ("overloads", core.overloads),
             ("actor_renewals", core.actor_renewals),

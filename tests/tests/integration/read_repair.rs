@@ -1,0 +1,48 @@
+//! What a get has seen some replicas lack is brought to them.
+
+use std::time::Duration;
+
+use quorate_net::message::Outcome;
+use quorate_tests::{seeds::for_each_seed, world::World};
+
+const A_WHILE: Duration = Duration::from_millis(100);
+
+/// Node 1 reads; the coordinators of the writes cannot tell the other of them.
+fn two_that_do_not_hear_each_other(seed: u64) -> World {
+    let mut world = World::scripted(seed, 3);
+    world.cut_off(0, 2);
+    world
+}
+
+#[test]
+fn a_replica_that_missed_a_write_has_it_after_a_get() {
+    for_each_seed(20, |seed| {
+        let mut world = two_that_do_not_hear_each_other(seed);
+        let key = World::key("k");
+        assert!(matches!(world.ask(0, &key, World::put("x", 2)), Some(Outcome::Written { .. })));
+        world.pass(A_WHILE);
+        assert_eq!(world.store(2).map(|store| store.keys()), Some(0), "nobody has asked yet");
+        assert_eq!(world.values(1, &key, 2).0, ["x"]);
+        world.pass(A_WHILE);
+        assert_eq!(world.values(2, &key, 1).0, ["x"]);
+        world.heal_and_audit();
+    });
+}
+
+#[test]
+fn siblings_that_were_written_apart_meet_on_every_replica() {
+    for_each_seed(20, |seed| {
+        let mut world = two_that_do_not_hear_each_other(seed);
+        let key = World::key("k");
+        let (first, second) = (world.intend(&key, World::put("x", 1)), world.intend(&key, World::put("y", 1)));
+        world.send_to(0, first);
+        world.send_to(2, second);
+        world.pass(A_WHILE);
+        assert_eq!(world.values(1, &key, 3).0, ["x", "y"]);
+        world.pass(A_WHILE);
+        for node in 0..3 {
+            assert_eq!(world.values(node, &key, 1).0, ["x", "y"], "node {node}");
+        }
+        world.heal_and_audit();
+    });
+}
