@@ -63,6 +63,26 @@ pub struct Settings {
     pub jobs_max: usize,
 }
 
+impl Settings {
+    /// What suits a core with a disk and a network of today.
+    #[must_use]
+    pub fn typical(me: Endpoint) -> Self {
+        Self {
+            me,
+            interval: Duration::from_secs(60),
+            gap: Duration::from_millis(1),
+            confirm: Duration::from_millis(200),
+            timeout: Duration::from_secs(1),
+            tries_max: 3,
+            retry: Duration::from_secs(5),
+            exchanges_max: 64,
+            exchanges_per_peer_max: 32,
+            bytes_max: 4 << 20,
+            jobs_max: 64,
+        }
+    }
+}
+
 /// Counts since the start.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Statistics {

@@ -6,9 +6,13 @@
 //! The way of a put: [`Core::handle_request`] finds the owner of the key (or forwards), `puts` makes the new object from
 //! what the store holds, appends it and fans it out; the replicas' `replicas` take it and answer when it is on disk; the
 //! `PutCoordinator` counts. The way of a get: `gets` reads the own copy and probes the others; the `GetCoordinator`
-//! answers. Not here: who performs the [`Effect`]s (`runtime`, the simulator).
+//! answers. Beside them `gossip` drives the core's membership, and `exchanges` its anti-entropy.
+//!
+//! Not here: who performs the [`Effect`]s (`runtime`, the simulator).
 
+mod exchanges;
 mod gets;
+mod gossip;
 mod puts;
 mod replicas;
 
@@ -25,16 +29,23 @@ use quorate_engine::{ReadError, Sequence, Store, Watermark, disk::Disk};
 use quorate_net::{
     id::Endpoint,
     key::Key,
-    message::{ArchivedMessage, ArchivedReply, Failure, Message, Operation, Outcome, ProbedVersion, Reply, Request},
+    message::{
+        ArchivedMessage, ArchivedReply, Failure, Message, Operation, Outcome, ProbedVersion, Reply, Request,
+        exchange::Whole, gossip::NodeIdentity,
+    },
 };
 
+pub use exchanges::key_hash;
+
 use crate::{
+    anti_entropy::{self, AntiEntropy},
     clock::{Instant, Now},
     context::Sealer,
     coordinator::{Local, put::PutCoordinator},
     effect::{Effect, Origin, ReplyTo},
+    membership::{Contact, GossipConfig, Membership, Start, state::ClusterState},
     object::{Object, VersionHash},
-    ring::Ring,
+    ring::{Ring, RingError},
     summary::ActorTable,
     tokens::Tokens,
     version::Actor,
@@ -68,6 +79,25 @@ pub struct Settings {
     pub siblings_max: usize,
     /// The most requests and loads under way at once.
     pub operations_max: usize,
+    /// Q.
+    pub partitions: u16,
+    /// N.
+    pub replicas: u8,
+    /// How fast the gossip is.
+    pub gossip: GossipConfig,
+    /// How much anti-entropy does, and how fast.
+    pub exchanges: anti_entropy::Settings,
+}
+
+/// What a core knows of its cluster when it starts.
+#[derive(Clone, Debug)]
+pub struct Belonging {
+    /// Its machine.
+    pub identity: NodeIdentity,
+    /// Who belongs: as founded, as stored, or this node alone, joining.
+    pub state: ClusterState,
+    /// Cores that are asked while no other node is known to live.
+    pub seeds: Vec<Endpoint>,
 }
 
 /// Counts since the start.
@@ -99,6 +129,8 @@ pub struct Statistics {
     pub actor_renewals: u64,
     /// Messages that made no sense.
     pub malformed: u64,
+    /// Messages of cores that do not belong to the cluster.
+    pub strangers: u64,
 }
 
 /// One core's whole machine.
@@ -120,7 +152,14 @@ pub struct Core<D: Disk> {
     deferred: VecDeque<puts::PutJob>,
     deadlines: BinaryHeap<Reverse<(Instant, u64)>>,
     tokens: Tokens,
+    membership: Membership,
+    /// Whom requests do not go to, as `membership` told.
     down: AHashSet<Endpoint>,
+    anti_entropy: AntiEntropy,
+    /// What anti-entropy wants done and is not done yet.
+    exchange_actions: VecDeque<anti_entropy::Action>,
+    /// Objects that it took and that wait for the disk.
+    exchange_waits: usize,
     /// Where the store was found damaged, by segment and offset.
     damaged: AHashSet<(u32, u32)>,
     statistics: Statistics,
@@ -147,8 +186,8 @@ enum Waiter {
     Put { operation: u64 },
     /// The own copy for a get that this core coordinates.
     Get { operation: u64, body: Bytes },
-    /// An object that another coordinator sent.
-    Replicated { to: Endpoint, operation: u64 },
+    /// An object that another core sent.
+    Replicated(replicas::Sender),
     /// A version that another coordinator asked for.
     Probed { to: Endpoint, operation: u64, version: ProbedVersion },
 }
@@ -158,17 +197,27 @@ pub type Loaded = Result<Option<Bytes>, ReadError>;
 
 impl<D: Disk> Core<D> {
     /// A core with nothing under way. `incarnation` was drawn at random for this start, and is on disk.
-    #[must_use]
+    ///
+    /// # Errors
+    /// When those who belong make no ring.
     pub fn new(
         settings: Settings,
-        ring: Rc<Ring>,
+        belonging: Belonging,
         store: Store<D>,
         actors: Rc<ActorTable>,
         sealer: Sealer,
         incarnation: u64,
-    ) -> Self {
-        let actor = Some(Actor::new(settings.me, incarnation));
-        Self {
+        now: Instant,
+    ) -> Result<Self, RingError> {
+        let me = settings.me;
+        let actor = Some(Actor::new(me, incarnation));
+        let ring = Rc::new(gossip::ring_of(&settings, &belonging.state)?);
+        let Belonging { identity, state, seeds } = belonging;
+        // What was drawn is no secret to the others, but not known before.
+        let start = Start { me, identity, incarnation: incarnation.max(1), seeds, state, random_seed: incarnation };
+        let membership = Membership::new(settings.gossip, start, now);
+        let anti_entropy = AntiEntropy::new(settings.exchanges.clone(), ring.clone(), now, incarnation);
+        Ok(Self {
             settings,
             ring,
             store,
@@ -184,20 +233,29 @@ impl<D: Disk> Core<D> {
             deferred: VecDeque::new(),
             deadlines: BinaryHeap::new(),
             tokens: Tokens::default(),
+            membership,
             down: AHashSet::new(),
+            anti_entropy,
+            exchange_actions: VecDeque::new(),
+            exchange_waits: 0,
             damaged: AHashSet::new(),
             statistics: Statistics::default(),
-        }
+        })
     }
 
     /// A client of this core asks.
     pub fn handle_request(&mut self, now: Now, client: u64, request: Request, out: &mut Vec<Effect>) {
         self.request(now, Origin::Client(client), request, out);
-        self.end_waits_of_failed_store(now, out);
+        self.settle(now, out);
     }
 
     /// Another core says something.
     pub fn handle_message(&mut self, now: Now, from: Endpoint, message: &ArchivedMessage, out: &mut Vec<Effect>) {
+        // Who does not belong may only gossip: that is how it learns why, or how it joins.
+        if !self.membership.state().has(from) && !matches!(message, ArchivedMessage::Gossip(_)) {
+            self.statistics.strangers += 1;
+            return;
+        }
         match message {
             ArchivedMessage::Request(request) => match rkyv::deserialize::<Request, rkyv::rancor::Error>(request) {
                 Ok(request) => self.request(now, Origin::Peer(from), request, out),
@@ -208,11 +266,11 @@ impl<D: Disk> Core<D> {
             ArchivedMessage::Replicated(replicated) => self.replicated(from, replicated, out),
             ArchivedMessage::Probe(probe) => self.probe(now, from, probe, out),
             ArchivedMessage::Probed(probed) => self.probed(now, from, probed, out),
-            ArchivedMessage::Hello(_) | ArchivedMessage::Exchange(_) | ArchivedMessage::Gossip(_) => {
-                self.statistics.malformed += 1;
-            }
+            ArchivedMessage::Exchange(exchange) => self.exchanged(now, from, exchange, out),
+            ArchivedMessage::Gossip(gossip) => self.gossiped(now, from, gossip, out),
+            ArchivedMessage::Hello(_) => self.statistics.malformed += 1,
         }
-        self.end_waits_of_failed_store(now, out);
+        self.settle(now, out);
     }
 
     /// A read that [`Effect::Load`] asked for is done.
@@ -225,7 +283,7 @@ impl<D: Disk> Core<D> {
             Load::Replicate(job) => self.replicate_job(now, job, Some(loaded), out),
             Load::Probe(job) => self.probe_loaded(job, loaded, out),
         }
-        self.end_waits_of_failed_store(now, out);
+        self.settle(now, out);
     }
 
     /// The store's watermark moved, or the store failed.
@@ -239,7 +297,7 @@ impl<D: Disk> Core<D> {
             match waiter {
                 Waiter::Put { operation } => self.own_durable(operation, durable, out),
                 Waiter::Get { operation, body } => self.own_readable(now, operation, durable.then_some(body), out),
-                Waiter::Replicated { to, operation } => Self::acknowledge(to, operation, durable, out),
+                Waiter::Replicated(sender) => self.acknowledge(now, sender, durable, out),
                 Waiter::Probed { to, operation, version } => {
                     let version = if durable { version } else { ProbedVersion::Unknown };
                     Self::tell_version(to, operation, version, out);
@@ -247,10 +305,13 @@ impl<D: Disk> Core<D> {
             }
         }
         self.look_for_damage(out);
+        self.exchange_on(now, out);
     }
 
-    /// A store that failed says so once; who begins to wait for it later must not wait for ever.
-    fn end_waits_of_failed_store(&mut self, now: Now, out: &mut Vec<Effect>) {
+    /// What an event leads to beside its own answers. A store that failed says so once; who begins to wait for it later must
+    /// not wait for ever.
+    fn settle(&mut self, now: Now, out: &mut Vec<Effect>) {
+        self.exchange_on(now, out);
         if !self.waiting.is_empty() && self.store.durable() == Watermark::Failed {
             self.handle_store(now, Watermark::Failed, out);
         }
@@ -265,8 +326,14 @@ impl<D: Disk> Core<D> {
         }
     }
 
-    /// A peer's core can be reached again, or no longer. What was sent to one that is down will not be answered.
+    /// A connection to a peer's core stands, or none does any more. What was sent on one that has ended will not be answered.
     pub fn handle_peer(&mut self, now: Now, peer: Endpoint, up: bool, out: &mut Vec<Effect>) {
+        self.contact(now, peer, if up { Contact::Answered } else { Contact::Unreachable }, out);
+    }
+
+    /// Requests should go to a peer's core again, or no longer.
+    fn peer_changed(&mut self, now: Now, peer: Endpoint, up: bool, out: &mut Vec<Effect>) {
+        self.exchange(now, out, |exchanges, _, actions| exchanges.handle_peer(now.instant, peer, up, actions));
         if up {
             self.down.remove(&peer);
             return;
@@ -294,6 +361,10 @@ impl<D: Disk> Core<D> {
 
     /// Deadlines may have passed.
     pub fn handle_timeout(&mut self, now: Now, out: &mut Vec<Effect>) {
+        self.gossip_on(now, out);
+        if self.anti_entropy.next_timeout().is_some_and(|at| at <= now.instant) {
+            self.exchange(now, out, |exchanges, tree, actions| exchanges.handle_timeout(now.instant, tree, actions));
+        }
         while let Some(&Reverse((deadline, number))) = self.deadlines.peek() {
             if deadline > now.instant {
                 break;
@@ -320,7 +391,8 @@ impl<D: Disk> Core<D> {
     /// When to call [`Core::handle_timeout`] next.
     #[must_use]
     pub fn next_timeout(&self) -> Option<Instant> {
-        self.deadlines.peek().map(|Reverse((deadline, _))| *deadline)
+        let deadline = self.deadlines.peek().map(|Reverse((deadline, _))| *deadline);
+        [deadline, self.membership.next_timeout(), self.anti_entropy.next_timeout()].into_iter().flatten().min()
     }
 
     /// The store beneath.
@@ -347,16 +419,29 @@ impl<D: Disk> Core<D> {
         self.statistics
     }
 
-    /// Cores of other nodes that cannot be reached.
+    /// Other cores that requests do not go to.
     #[must_use]
     pub fn peers_down(&self) -> usize {
         self.down.len()
     }
 
-    /// Requests and loads under way, and answers that wait for the disk.
+    /// Who belongs to the cluster, and who of them answers.
+    #[must_use]
+    pub fn membership(&self) -> &Membership {
+        &self.membership
+    }
+
+    /// The exchanges with other primaries.
+    #[must_use]
+    pub fn anti_entropy(&self) -> &AntiEntropy {
+        &self.anti_entropy
+    }
+
+    /// Requests and loads under way, and answers that wait for the disk, except those of anti-entropy, which has bounds of
+    /// its own.
     #[must_use]
     pub fn queue_length(&self) -> usize {
-        self.operations.len() + self.loads.len() + self.waiting.len() + self.deferred.len()
+        self.operations.len() + self.loads.len() + self.waiting.len() + self.deferred.len() - self.exchange_waits
     }
 
     fn request(&mut self, now: Now, origin: Origin, request: Request, out: &mut Vec<Effect>) {
@@ -406,8 +491,9 @@ impl<D: Disk> Core<D> {
         }
         let owners = self.ring.primaries(partition);
         // This node's own core for the partition, else the first node that can be reached.
-        let near = owners.iter().copied().find(|owner| owner.node == self.settings.me.node);
-        let Some(to) = near.or_else(|| owners.iter().copied().find(|owner| !self.down.contains(owner))) else {
+        let up = || owners.iter().copied().filter(|owner| !self.down.contains(owner));
+        let near = up().find(|owner| owner.node == self.settings.me.node);
+        let Some(to) = near.or_else(|| up().next()) else {
             return self.fail(reply_to, Failure::Unavailable { reachable: 0, needed: 1 }, out);
         };
         self.statistics.forwarded += 1;
@@ -498,6 +584,7 @@ impl<D: Disk> Core<D> {
         for damage in self.store.damage() {
             // When there is too much to remember, every report counts as new.
             more |= self.damaged.len() >= DAMAGED_MAX || self.damaged.insert((damage.segment, damage.offset));
+            self.heal(damage.partition);
         }
         if more {
             // A write that is remembered may be among what is lost: its retry must be made anew.

@@ -7,8 +7,10 @@
 use quorate_net::{
     id::Endpoint,
     key::Key,
-    message::{Message, Reply},
+    message::{Message, Reply, exchange::HashedKey},
 };
+
+use crate::membership::state::Refusal;
 
 /// Something for the shell to do.
 #[derive(Clone, PartialEq, Debug)]
@@ -37,6 +39,19 @@ pub enum Effect {
         /// The key.
         key: Key,
     },
+    /// Read the object that the index lists under this key, then call `handle_fetched`.
+    Fetch {
+        /// The number to come back with.
+        job: u64,
+        /// The key's partition.
+        partition: u16,
+        /// The key.
+        key: HashedKey,
+    },
+    /// Who belongs to the cluster has changed: whom to be connected to follows from it.
+    MembersChanged,
+    /// This node does not belong to the cluster. Its operator must know.
+    Refused(Refusal),
     /// Draw a new incarnation, store it durably, then call `handle_actor` with it.
     RenewActor,
 }

@@ -9,12 +9,17 @@
 use std::{fmt, io, rc::Rc};
 
 use quorate_engine::{Config as StoreConfig, OpenError, Opened, RecoveryReport, Store, Task, disk::Disk};
-use quorate_net::id::Endpoint;
+use quorate_net::{
+    id::Endpoint,
+    key::Key,
+    message::exchange::{HashedKey, Whole},
+};
 
 use crate::{
+    clock::Instant,
     context::Sealer,
-    core::{Core, Settings},
-    ring::Ring,
+    core::{Belonging, Core, Settings, key_hash},
+    ring::RingError,
     summary::ActorTable,
 };
 
@@ -62,28 +67,33 @@ pub enum StartError {
         /// How many.
         stored: u16,
     },
+    /// Those who belong to the cluster make no ring.
+    Ring(RingError),
     /// Moving the data to another number of cores was begun and not finished.
     Moving,
 }
 
-/// Opens the store in `disk` and makes the core's machine. `incarnation` must be drawn at random for this start.
+/// Opens the store in `disk` and makes the core's machine. `incarnation` must be drawn at random for this start; `now` is
+/// asked when the machine is made.
 ///
 /// # Errors
 /// See [`StartError`].
+#[expect(clippy::too_many_arguments, reason = "all that a core is made of")]
 pub async fn start<D: Disk>(
     disk: D,
     store: StoreConfig,
     layout: Layout,
     settings: Settings,
-    ring: Rc<Ring>,
+    belonging: Belonging,
     sealer: Sealer,
     incarnation: u64,
+    now: impl FnOnce() -> Instant,
 ) -> Result<Started<D>, StartError> {
     let actors = Rc::new(ActorTable::default());
     let Opened { store, tasks, report } = Store::open(disk, store, actors.clone()).await.map_err(StartError::Store)?;
     check_layout(&store, layout).await?;
     store_incarnation(&store, incarnation).await.map_err(StartError::Io)?;
-    let core = Core::new(settings, ring, store, actors, sealer, incarnation);
+    let core = Core::new(settings, belonging, store, actors, sealer, incarnation, now()).map_err(StartError::Ring)?;
     Ok(Started { core, tasks, report })
 }
 
@@ -93,6 +103,13 @@ pub async fn start<D: Disk>(
 /// When the disk refused; the incarnation must then not be used.
 pub async fn store_incarnation<D: Disk>(store: &Store<D>, incarnation: u64) -> io::Result<()> {
     store.store_blob(ACTOR, &incarnation.to_le_bytes()).await
+}
+
+/// The object that a store's index lists under this key. `None` when there is none, or it cannot be read.
+pub async fn fetch<D: Disk>(store: &Store<D>, partition: u16, key: HashedKey) -> Option<Whole> {
+    let listed = store.find(partition, &key_hash(key)?)?;
+    let record = store.read_listed(partition, &listed).await.ok()??;
+    Some(Whole { key: Key::from_encoded(record.key).ok()?, body: record.body })
 }
 
 async fn check_layout<D: Disk>(store: &Store<D>, layout: Layout) -> Result<(), StartError> {
@@ -163,6 +180,7 @@ impl fmt::Display for StartError {
                     owner.node, owner.core
                 )
             }
+            Self::Ring(error) => write!(f, "the members make no ring: {error:?}"),
             Self::Moving => f.write_str("moving the data was not finished; run `quorate rehome --config FILE` again"),
             Self::OtherCores { stored } => {
                 write!(f, "the data was laid out for {stored} cores; run `quorate rehome --config FILE` to move it")

@@ -28,6 +28,9 @@ use crate::{
 /// A healed cluster is whole and answers within this time, or something hangs.
 const HEALING_MAX: Duration = Duration::from_secs(20);
 
+/// Its replicas are equal within this time.
+const CONVERGENCE_MAX: Duration = Duration::from_secs(180);
+
 /// So many of the last events of a key are told.
 const EVENTS_TOLD: usize = 60;
 
@@ -173,7 +176,7 @@ fn run_once(seed: u64, options: &Options, explain: Option<&Violation>) -> Outcom
     }
 }
 
-/// A world's whole life: it starts, works under faults, heals, restarts, and is audited.
+/// A world's whole life: it starts, works under faults, heals until its replicas are equal, restarts, and is audited.
 fn live(world: &mut World, length: Duration) -> Checked {
     world.wait_until_whole(HEALING_MAX)?;
     world.begin_workload();
@@ -181,10 +184,11 @@ fn live(world: &mut World, length: Duration) -> Checked {
     world.run_until(world.now() + length)?;
     world.heal()?;
     world.wait_until_whole(HEALING_MAX)?;
-    world.run_until(world.now() + Duration::from_millis(200))?;
+    world.wait_until_converged(CONVERGENCE_MAX)?;
     world.restart_all();
     world.run_until(world.now() + Duration::from_millis(200))?;
     world.wait_until_whole(HEALING_MAX)?;
+    world.wait_until_converged(CONVERGENCE_MAX)?;
     world.audit()
 }
 

@@ -403,6 +403,9 @@ impl World {
                     let cause = self.shells[at].loads.remove(&load).unwrap_or(Cause::None);
                     self.handle(at, &cause, |core, now, out| core.handle_loaded(now, load, &loaded, out))?;
                 }
+                Completion::Fetched { job, object } => {
+                    self.handle(at, &Cause::None, |core, now, out| core.handle_fetched(now, job, object, out))?;
+                }
                 Completion::Watermark(watermark) => {
                     self.settle_upto(at, watermark);
                     self.handle(at, &Cause::None, |core, now, out| core.handle_store(now, watermark, out))?;
@@ -480,6 +483,12 @@ impl World {
             }
             Effect::Load { load, partition, key } => {
                 self.shells[at].load(load, partition, &key, cause.clone());
+            }
+            Effect::Fetch { job, partition, key } => self.shells[at].fetch(job, partition, key),
+            Effect::MembersChanged => {}
+            Effect::Refused(refusal) => {
+                let detail = format!("core {at} is refused: {refusal}");
+                return Err(self.fail("P10 membership", detail));
             }
             Effect::RenewActor => self.shells[at].renew_actor(),
         }

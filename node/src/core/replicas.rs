@@ -1,5 +1,7 @@
 //! What this core does as a replica, for coordinators elsewhere.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use quorate_engine::{
     Append, AppendError, ReadError, Sequence,
@@ -21,10 +23,26 @@ use crate::{
     replica::{Decision, decide},
 };
 
+/// Who sent an object, and waits to hear what became of it.
+#[derive(Clone, Copy)]
+pub(super) enum Sender {
+    /// A coordinator.
+    Coordinator {
+        /// Where.
+        to: Endpoint,
+        /// Its number for the put.
+        operation: u64,
+    },
+    /// This core's own anti-entropy, for a peer.
+    Exchange {
+        /// Its number for the object.
+        job: u64,
+    },
+}
+
 /// An object that waits for the body of what is here.
 pub(super) struct ReplicateJob {
-    from: Endpoint,
-    operation: u64,
+    pub(super) sender: Sender,
     deadline: Instant,
     partition: u16,
     durable: bool,
@@ -42,8 +60,7 @@ pub(super) struct ProbeJob {
 
 /// An object as it came, wherever its bytes lie.
 struct Incoming<'a> {
-    from: Endpoint,
-    operation: u64,
+    sender: Sender,
     partition: u16,
     durable: bool,
     base: VersionHash,
@@ -55,22 +72,41 @@ impl<D: Disk> Core<D> {
     /// A coordinator sends an object to keep.
     pub(super) fn replicate(&mut self, now: Now, from: Endpoint, replicate: &ArchivedReplicate, out: &mut Vec<Effect>) {
         let incoming = Incoming {
-            from,
-            operation: replicate.operation.to_native(),
+            sender: Sender::Coordinator { to: from, operation: replicate.operation.to_native() },
             partition: replicate.partition.to_native(),
             durable: replicate.durable,
             base: VersionHash(replicate.base.to_native()),
             key: replicate.key.encoded(),
             body: replicate.body.as_slice(),
         };
-        if let Some(refusal) = self.refusal(&incoming) {
-            return Self::tell_outcome(from, incoming.operation, refusal, out);
+        let deadline = now.instant + Duration::from_micros(replicate.timeout_us.to_native().into());
+        self.take_in(now, deadline, &incoming, out);
+    }
+
+    /// Anti-entropy brings an object: it is taken like a coordinator's.
+    pub(super) fn take_exchanged(
+        &mut self,
+        now: Now,
+        job: u64,
+        partition: u16,
+        key: &Key,
+        body: &Bytes,
+        out: &mut Vec<Effect>,
+    ) {
+        let sender = Sender::Exchange { job };
+        let base = VersionHash::ABSENT;
+        let incoming = Incoming { sender, partition, durable: true, base, key: key.encoded(), body };
+        self.take_in(now, now.instant + self.settings.timeout, &incoming, out);
+    }
+
+    fn take_in(&mut self, now: Now, deadline: Instant, incoming: &Incoming<'_>, out: &mut Vec<Effect>) {
+        if let Some(refusal) = self.refusal(incoming) {
+            return self.tell_outcome(now, incoming.sender, refusal, out);
         }
-        if let Some(body_needed) = self.take(&incoming, None, out) {
+        if let Some(body_needed) = self.take(now, incoming, None, out) {
             let job = ReplicateJob {
-                from,
-                operation: incoming.operation,
-                deadline: now.instant + std::time::Duration::from_micros(replicate.timeout_us.to_native().into()),
+                sender: incoming.sender,
+                deadline,
                 partition: incoming.partition,
                 durable: incoming.durable,
                 base: incoming.base,
@@ -90,18 +126,17 @@ impl<D: Disk> Core<D> {
         out: &mut Vec<Effect>,
     ) {
         if job.deadline <= now.instant {
-            return;
+            return self.tell_outcome(now, job.sender, ReplicaOutcome::Overloaded, out);
         }
         let incoming = Incoming {
-            from: job.from,
-            operation: job.operation,
+            sender: job.sender,
             partition: job.partition,
             durable: job.durable,
             base: job.base,
             key: job.key.encoded(),
             body: &job.body,
         };
-        if self.take(&incoming, loaded, out).is_some() {
+        if self.take(now, &incoming, loaded, out).is_some() {
             self.load_for_replica(job, out);
         }
     }
@@ -148,17 +183,26 @@ impl<D: Disk> Core<D> {
         Self::tell_version(job.from, job.operation, version, out);
     }
 
-    pub(super) fn acknowledge(to: Endpoint, operation: u64, durable: bool, out: &mut Vec<Effect>) {
+    /// What was taken is on disk, or never will be.
+    pub(super) fn acknowledge(&mut self, now: Now, sender: Sender, durable: bool, out: &mut Vec<Effect>) {
+        if matches!(sender, Sender::Exchange { .. }) {
+            self.exchange_waits -= 1;
+        }
         let outcome = if durable { ReplicaOutcome::Durable } else { ReplicaOutcome::StoreFailed };
-        Self::tell_outcome(to, operation, outcome, out);
+        self.tell_outcome(now, sender, outcome, out);
     }
 
     pub(super) fn tell_version(to: Endpoint, operation: u64, version: ProbedVersion, out: &mut Vec<Effect>) {
         out.push(Effect::Send { to, message: Message::Probed(Probed { operation, version }) });
     }
 
-    fn tell_outcome(to: Endpoint, operation: u64, outcome: ReplicaOutcome, out: &mut Vec<Effect>) {
-        out.push(Effect::Send { to, message: Message::Replicated(Replicated { operation, outcome }) });
+    fn tell_outcome(&mut self, now: Now, sender: Sender, outcome: ReplicaOutcome, out: &mut Vec<Effect>) {
+        match sender {
+            Sender::Coordinator { to, operation } => {
+                out.push(Effect::Send { to, message: Message::Replicated(Replicated { operation, outcome }) });
+            }
+            Sender::Exchange { job } => self.exchange_taken(now, job, outcome == ReplicaOutcome::Durable, out),
+        }
     }
 
     /// Why the object cannot be taken at all.
@@ -169,18 +213,26 @@ impl<D: Disk> Core<D> {
         if !ours {
             return Some(ReplicaOutcome::NotOwner);
         }
-        if self.queue_length() >= self.settings.operations_max {
+        // Anti-entropy has bounds of its own.
+        let bounded = matches!(incoming.sender, Sender::Coordinator { .. });
+        if bounded && self.queue_length() >= self.settings.operations_max {
             return Some(ReplicaOutcome::Overloaded);
         }
         None
     }
 
     /// Stores what is to be stored, and acknowledges now or when it is on disk. `Some`: the body of this key is needed.
-    fn take(&mut self, incoming: &Incoming<'_>, loaded: Option<&Loaded>, out: &mut Vec<Effect>) -> Option<Key> {
-        let &Incoming { from, operation, partition, key, .. } = incoming;
+    fn take(
+        &mut self,
+        now: Now,
+        incoming: &Incoming<'_>,
+        loaded: Option<&Loaded>,
+        out: &mut Vec<Effect>,
+    ) -> Option<Key> {
+        let &Incoming { sender, partition, key, .. } = incoming;
         let Ok(object) = view(incoming.body) else {
             self.statistics.malformed += 1;
-            Self::tell_outcome(from, operation, ReplicaOutcome::Malformed, out);
+            self.tell_outcome(now, sender, ReplicaOutcome::Malformed, out);
             return None;
         };
         let body = loaded.and_then(|loaded| loaded.as_ref().ok()).and_then(Option::as_ref);
@@ -191,7 +243,7 @@ impl<D: Disk> Core<D> {
         }
         let lost = matches!(loaded, Some(Err(ReadError::Corrupt { .. })));
         if matches!(loaded, Some(Err(_))) && !lost {
-            Self::tell_outcome(from, operation, ReplicaOutcome::StoreFailed, out);
+            self.tell_outcome(now, sender, ReplicaOutcome::StoreFailed, out);
             return None;
         }
         let appended = match decision {
@@ -216,14 +268,17 @@ impl<D: Disk> Core<D> {
             }
         }
         self.statistics.replicated += 1;
-        match appended {
+        let told = match appended {
             Ok(Some(sequence)) if incoming.durable => {
-                self.when_durable(sequence, Waiter::Replicated { to: from, operation });
+                self.exchange_waits += usize::from(matches!(sender, Sender::Exchange { .. }));
+                self.when_durable(sequence, Waiter::Replicated(sender));
+                return None;
             }
-            Ok(None) => Self::acknowledge(from, operation, true, out),
-            Ok(Some(_)) => Self::tell_outcome(from, operation, ReplicaOutcome::Buffered, out),
-            Err(refusal) => Self::tell_outcome(from, operation, refusal, out),
-        }
+            Ok(None) => ReplicaOutcome::Durable,
+            Ok(Some(_)) => ReplicaOutcome::Buffered,
+            Err(refusal) => refusal,
+        };
+        self.tell_outcome(now, sender, told, out);
         None
     }
 

@@ -8,7 +8,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use futures_lite::future;
@@ -26,7 +26,7 @@ use super::{
     clients,
     peers::{self, Identity},
     server::ServeError,
-    shell::{Shell, random_u64},
+    shell::{Shell, instant_since, random_u64},
     view::View,
 };
 use crate::{
@@ -37,6 +37,9 @@ use crate::{
 
 /// Deadlines are looked at this often, and an executor that has parked by mistake is woken.
 const TICK: Duration = Duration::from_millis(10);
+
+/// Nor more often than this.
+const TICK_MIN: Duration = Duration::from_millis(1);
 
 /// Incomplete requests and unwritten answers of one core, in bytes.
 const BUFFERED_BYTES_MAX: usize = 512 << 20;
@@ -89,7 +92,8 @@ async fn serve(plan: CorePlan) -> Result<(), ServeError> {
     let transport = Transport::new(BUFFERED_BYTES_MAX);
     // The ports first: a node that is already running is told apart before its files are touched.
     let ports = Ports::bind(&config, me.core).map_err(ServeError::Bind)?;
-    let started = open(&config, me, store, data, cluster).await?;
+    let epoch = Instant::now();
+    let started = open(&config, me, store, data, cluster, epoch).await?;
     // Before anything is waited for: a store that is closed needs them, also when another core did not start.
     for task in started.tasks {
         spawn_local(task).detach();
@@ -98,7 +102,7 @@ async fn serve(plan: CorePlan) -> Result<(), ServeError> {
         started.core.store().close().await;
         return Ok(());
     };
-    let shell = Shell::new(started.core, mesh);
+    let shell = Shell::new(started.core, epoch, mesh);
     spawn_local(watch_store(shell.clone())).detach();
     for receiver in receivers {
         spawn_local(receive(shell.clone(), receiver)).detach();
@@ -110,6 +114,7 @@ async fn serve(plan: CorePlan) -> Result<(), ServeError> {
     signals.ready.fetch_add(1, Ordering::SeqCst);
     tick(&shell, &signals).await;
 
+    shell.drive(|core, now, out| core.handle_stop(now, out));
     for task in serving {
         task.cancel().await;
     }
@@ -185,13 +190,14 @@ async fn open(
     store: StoreConfig,
     data: PathBuf,
     cluster: u64,
+    epoch: Instant,
 ) -> Result<Started<DmaDisk>, ServeError> {
     let failed = |error| ServeError::Start { data: data.clone(), error };
     let disk = DmaDisk::open(&data).await.map_err(|error| failed(StartError::Io(error)))?;
     let layout = Layout { cluster, me, cores: config.member().cores };
-    let ring = Rc::new(config.ring().map_err(ServeError::Ring)?);
     let sealer = Sealer::new(config.cluster.secret.expose());
-    start(disk, store, layout, config.settings(me), ring, sealer, random_u64()).await.map_err(failed)
+    let now = || instant_since(epoch);
+    start(disk, store, layout, config.settings(me), config.belonging(), sealer, random_u64(), now).await.map_err(failed)
 }
 
 /// Connects to the cores that wait for this one to do so: those that come after it.
@@ -255,7 +261,7 @@ async fn tick(shell: &Rc<Shell>, signals: &Signals) {
     let core = usize::from(shell.me().core.0);
     let (mine, keys) = (&signals.ticks[core], &signals.keys[core]);
     while !signals.stop.load(Ordering::Relaxed) {
-        Timer::new(TICK).await;
+        Timer::new(shell.until_next_timeout().clamp(TICK_MIN, TICK)).await;
         mine.fetch_add(1, Ordering::Relaxed);
         keys.store(shell.look(|core| core.store().live_keys()), Ordering::Relaxed);
         shell.drive(|core, now, out| core.handle_timeout(now, out));

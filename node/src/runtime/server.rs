@@ -26,8 +26,13 @@ use super::{
     shell::random_u64,
 };
 use crate::{
+    anti_entropy,
     config::{self, Config},
-    core::Settings,
+    core::{Belonging, Settings},
+    membership::{
+        GossipConfig,
+        state::{ClusterState, Description, founding_identity},
+    },
     ring::{self, Ring, RingError},
     start::StartError,
 };
@@ -174,7 +179,32 @@ impl Config {
             object_bytes_max: self.limits.object as usize,
             siblings_max: self.limits.siblings.into(),
             operations_max: self.limits.operations as usize,
+            partitions: self.cluster.partitions,
+            replicas: self.cluster.replicas,
+            gossip: GossipConfig::default(),
+            exchanges: anti_entropy::Settings::typical(me),
         }
+    }
+
+    /// What this node knows of its cluster from its configuration.
+    #[must_use]
+    pub fn belonging(&self) -> Belonging {
+        let identity = |id| founding_identity(&self.cluster.name, id);
+        let description = |member: &config::Member| Description {
+            identity: identity(member.id),
+            id: member.id,
+            address: member.address,
+            cores: member.cores,
+            port: member.port,
+            core_port: member.core_port,
+            peer_port: member.peer_port,
+            http_port: member.http_port,
+            rack: member.rack.clone(),
+            weight_thousandths: (member.weight * 1000.0).round() as u32,
+        };
+        let state = ClusterState::founded(self.cluster.members.iter().map(description).collect());
+        let seeds = state.endpoints().filter(|endpoint| endpoint.node != self.node).collect();
+        Belonging { identity: identity(self.node), state, seeds }
     }
 
     /// Tells clusters apart: equal on nodes with the same name and secret.

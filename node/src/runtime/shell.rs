@@ -4,7 +4,7 @@ use std::{
     cell::{Cell, RefCell},
     collections::BTreeMap,
     rc::Rc,
-    time::{Instant as SystemInstant, SystemTime},
+    time::{Duration, Instant as SystemInstant, SystemTime},
 };
 
 use ahash::AHashMap;
@@ -20,7 +20,7 @@ use crate::{
     clock::{Instant, Now},
     core::Core,
     effect::Effect,
-    start::store_incarnation,
+    start::{fetch, store_incarnation},
 };
 
 /// What a client's answer leads to.
@@ -42,11 +42,12 @@ pub(super) struct Shell {
 }
 
 impl Shell {
-    pub(super) fn new(core: Core<DmaDisk>, mesh: Mesh<Vec<u8>>) -> Rc<Self> {
+    /// `epoch` is the moment from which the core's clock counts.
+    pub(super) fn new(core: Core<DmaDisk>, epoch: SystemInstant, mesh: Mesh<Vec<u8>>) -> Rc<Self> {
         let shell = Rc::new(Self {
             me: core.settings().me,
             core: RefCell::new(core),
-            epoch: SystemInstant::now(),
+            epoch,
             peers: RefCell::default(),
             mesh,
             waiting: RefCell::default(),
@@ -122,8 +123,13 @@ impl Shell {
         self.drive(|core, now, out| core.handle_peer(now, peer, up, out));
     }
 
+    /// The time until the machine has something to do by itself.
+    pub(super) fn until_next_timeout(&self) -> Duration {
+        self.core.borrow().next_timeout().map_or(Duration::MAX, |at| at.since(instant_since(self.epoch)))
+    }
+
     fn now(&self) -> Now {
-        let instant = Instant(u64::try_from(self.epoch.elapsed().as_nanos()).unwrap_or(u64::MAX));
+        let instant = instant_since(self.epoch);
         let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         Now { instant, wall_ms: u64::try_from(wall.as_millis()).unwrap_or(u64::MAX) }
     }
@@ -146,6 +152,18 @@ impl Shell {
                 })
                 .detach();
             }
+            Effect::Fetch { job, partition, key } => {
+                let shell = self.clone();
+                let store = self.core.borrow().store().clone();
+                glommio::spawn_local(async move {
+                    let object = fetch(&store, partition, key).await;
+                    shell.drive(|core, now, out| core.handle_fetched(now, job, object, out));
+                })
+                .detach();
+            }
+            // Who belongs is what the configuration lists, and all of those are connected already.
+            Effect::MembersChanged => {}
+            Effect::Refused(refusal) => eprintln!("core {}: {refusal}", self.me),
             Effect::RenewActor => {
                 let shell = self.clone();
                 let store = self.core.borrow().store().clone();
@@ -191,6 +209,11 @@ impl Shell {
             true
         })
     }
+}
+
+/// The moment that a clock shows which counts from `epoch`.
+pub(super) fn instant_since(epoch: SystemInstant) -> Instant {
+    Instant(u64::try_from(epoch.elapsed().as_nanos()).unwrap_or(u64::MAX))
 }
 
 /// A number that no other start draws.

@@ -2,7 +2,7 @@
 //!
 //! The rule: what was acknowledged must be known to the replicas together; what is known must be shown or replaced.
 //!
-//! Not here: convergence of the replicas, which needs anti-entropy.
+//! Before that, the replicas must become equal by themselves: nobody reads, and nobody writes any more (P7).
 
 use std::{rc::Rc, time::Duration};
 
@@ -23,6 +23,9 @@ use crate::{
 /// A healed cluster answers within this time.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
 
+/// How often convergence is looked for.
+const CONVERGENCE_STEP: Duration = Duration::from_millis(50);
+
 impl World {
     /// Waits until every core is up and knows that every other one is.
     ///
@@ -35,6 +38,55 @@ impl World {
         let states: Vec<_> = self.shells.iter().map(|shell| (shell.me, shell.state(), &shell.told_down)).collect();
         let detail = format!("the cluster is not whole after {limit:?} without faults: {states:?}");
         Err(self.fail("liveness", detail))
+    }
+
+    /// P7: waits until all replicas of every partition hold the same, and looks whether their trees tell the truth.
+    ///
+    /// # Errors
+    /// When that takes longer than `limit`, or something else is violated.
+    pub fn wait_until_converged(&mut self, limit: Duration) -> Checked {
+        let until = self.now + limit;
+        while let Some(partition) = self.first_divergent() {
+            if self.now >= until {
+                // What a store cannot read any more stands in its index all the same: nobody repairs that yet.
+                if self
+                    .shells
+                    .iter()
+                    .any(|shell| shell.core().is_some_and(|core| core.store().statistics().damaged > 0))
+                {
+                    return Ok(());
+                }
+                let roots: Vec<_> = self.roots(partition).collect();
+                let detail = format!("partition {partition} has the roots {roots:?} after {limit:?} without faults");
+                return Err(self.fail("P7 convergence", detail));
+            }
+            self.run_until(self.now + CONVERGENCE_STEP)?;
+        }
+        for shell in &self.shells {
+            let Some(core) = shell.core() else { continue };
+            let unsound = (0..core.ring().partitions()).find(|&partition| !core.store().root_is_sound(partition));
+            if let Some(partition) = unsound {
+                let detail = format!("the tree of partition {partition} on {} is not what it holds", shell.me);
+                return Err(self.fail("P7 convergence", detail));
+            }
+        }
+        Ok(())
+    }
+
+    fn first_divergent(&self) -> Option<u16> {
+        (0..self.settings.ring.partitions()).find(|&partition| {
+            let mut roots = self.roots(partition).map(|(_, root)| root);
+            let first = roots.next();
+            roots.any(|root| Some(root) != first)
+        })
+    }
+
+    /// What each primary holds of a partition; `None` of one that is down.
+    fn roots(&self, partition: u16) -> impl Iterator<Item = (Endpoint, Option<u64>)> + '_ {
+        self.settings.ring.primaries(partition).iter().map(move |&primary| {
+            let core = self.shells[self.shell_of(primary)].core();
+            (primary, core.map(|core| core.store().index(|index| index.root(partition))))
+        })
     }
 
     /// Reads all keys from all replicas, and checks that nothing is lost (P1 to P4).

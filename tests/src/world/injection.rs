@@ -13,7 +13,7 @@ use quorate_engine::disk::{
 use quorate_net::id::NodeId;
 use quorate_node::start::StartError;
 
-use super::{Event, Process, World};
+use super::{Event, Machine, Process, World};
 use crate::{checkers::Checked, faults::Class, network::Weather};
 
 /// Something that a fault began ends.
@@ -105,15 +105,7 @@ impl World {
             }
             Ending::Speed { at } => self.shells[at].disk.set_slowness(1),
             Ending::Room { at } => self.shells[at].disk.set_capacity(None),
-            Ending::Replace { node } => {
-                let shells = self.nodes[node].shells.clone();
-                let failed = self.shells[shells]
-                    .iter()
-                    .any(|shell| shell.core().is_some_and(|core| core.store().failure().is_some()));
-                if failed {
-                    self.kill(node);
-                }
-            }
+            Ending::Replace { node } => self.replace_failed(node),
             Ending::Weather if self.healed => {}
             Ending::Weather => self.network.set_weather(Weather::fair()),
         }
@@ -135,6 +127,7 @@ impl World {
         }
         for node in 0..self.nodes.len() {
             self.resume(node)?;
+            self.replace_failed(node);
             let when = self.now;
             self.at(when, Event::Start { node });
         }
@@ -148,6 +141,14 @@ impl World {
         Ok(())
     }
 
+    /// A node whose store has failed is killed and started, as its operator does.
+    fn replace_failed(&mut self, node: usize) {
+        let shells = self.nodes[node].shells.clone();
+        if self.shells[shells].iter().any(|shell| shell.core().is_some_and(|core| core.store().failure().is_some())) {
+            self.kill(node);
+        }
+    }
+
     /// Cuts the power of all nodes, and starts them.
     pub fn restart_all(&mut self) {
         (0..self.nodes.len()).for_each(|node| self.power_cut(node));
@@ -156,7 +157,8 @@ impl World {
     /// Whether every core is up and knows that every other one is.
     #[must_use]
     pub fn is_whole(&self) -> bool {
-        self.shells.iter().all(|shell| shell.core().is_some() && shell.told_down.is_empty())
+        let meets_all = |core: &Machine| core.peers_down() == 0;
+        self.shells.iter().all(|shell| shell.core().is_some_and(meets_all) && shell.told_down.is_empty())
     }
 
     /// Starts what is down of a node.
@@ -172,7 +174,8 @@ impl World {
                         self.shells[at].disk.mend();
                     }
                     let settings = self.settings.clone();
-                    self.shells[at].start(&settings);
+                    let clock = self.nodes[node].clock;
+                    self.shells[at].start(&settings, clock);
                     // Its first poll is due now.
                     self.shells[at].run();
                 }

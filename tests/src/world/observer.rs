@@ -12,7 +12,10 @@ use quorate_engine::{Sequence, Watermark};
 use quorate_net::{
     id::Endpoint,
     key::Key,
-    message::{ArchivedMessage, ArchivedOperation, Durability, Message, Outcome, ProbedVersion, Reply},
+    message::{
+        ArchivedMessage, ArchivedOperation, Durability, Message, Outcome, ProbedVersion, Reply,
+        exchange::{ArchivedStep, Step},
+    },
 };
 use quorate_node::{
     effect::Effect,
@@ -63,15 +66,24 @@ impl World {
     /// `asked`: the operation, when the message is a request for it.
     pub(super) fn cause_of(&self, message: &ArchivedMessage, asked: Option<usize>) -> Cause {
         let key = |encoded: &[u8]| Key::from_encoded(Bytes::copy_from_slice(encoded)).expect("a checked message");
+        let sent = |encoded: &[u8], body: &[u8]| Cause::Sent {
+            key: key(encoded),
+            version: view(body).expect("cores send objects").version().0,
+        };
         match message {
             ArchivedMessage::Request(request) => match &request.operation {
                 ArchivedOperation::ClusterMap => Cause::None,
                 ArchivedOperation::Get(get) => Cause::Look { key: key(get.key.encoded()) },
                 ArchivedOperation::Put(put) => Cause::Put { key: key(put.key.encoded()), asked },
             },
-            ArchivedMessage::Replicate(replicate) => Cause::Sent {
-                key: key(replicate.key.encoded()),
-                version: view(replicate.body.as_slice()).expect("a coordinator sends objects").version().0,
+            ArchivedMessage::Replicate(replicate) => sent(replicate.key.encoded(), replicate.body.as_slice()),
+            ArchivedMessage::Exchange(exchange) => match &exchange.step {
+                ArchivedStep::Give { object, .. } => sent(object.key.encoded(), object.body.as_slice()),
+                ArchivedStep::Fetched { object, .. } => match object.as_ref() {
+                    Some(object) => sent(object.key.encoded(), object.body.as_slice()),
+                    None => Cause::None,
+                },
+                _ => Cause::None,
             },
             ArchivedMessage::Probe(probe) => Cause::Look { key: key(probe.key.encoded()) },
             _ => Cause::None,
@@ -119,6 +131,13 @@ impl World {
                         self.ledger.made(&replicate.key, &object, Origin::Put { base: replicate.base, asked })?;
                     }
                     self.ledger.sighted(&replicate.key, &object)?;
+                }
+                Message::Exchange(exchange) => {
+                    let (Step::Give { object, .. } | Step::Fetched { object: Some(object), .. }) = &exchange.step
+                    else {
+                        continue;
+                    };
+                    self.ledger.sighted(&object.key, &decode(&object.key, &object.body)?)?;
                 }
                 Message::Probed(probed) => {
                     if let (ProbedVersion::Object(body), Cause::Look { key }) = (&probed.version, cause) {

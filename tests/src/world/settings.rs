@@ -2,19 +2,24 @@
 //!
 //! Not here: faults (`faults`), what clients ask for (`workload`).
 
-use std::{rc::Rc, time::Duration};
+use std::{net::Ipv4Addr, rc::Rc, time::Duration};
 
 use quorate_engine::{Commit, Config as StoreConfig, disk::simulated::Random};
-use quorate_net::{
-    id::{Endpoint, NodeId},
-    message::MappedNode,
-};
+use quorate_net::id::{CoreId, Endpoint, NodeId};
 use quorate_node::{
+    anti_entropy,
     context::Sealer,
-    core::Settings as CoreSettings,
-    ring::{Member, Ring},
+    core::{Belonging, Settings as CoreSettings},
+    membership::{
+        GossipConfig,
+        state::{ClusterState, Description, founding_identity},
+    },
+    ring::Ring,
     start::Layout,
 };
+
+/// The cluster's name.
+const CLUSTER: &str = "simulated";
 
 /// How large a world is, and what its clients do.
 #[derive(Clone, Debug)]
@@ -50,6 +55,9 @@ pub struct Settings {
     store: StoreConfig,
     operations_max: usize,
     siblings_max: usize,
+    founded: ClusterState,
+    gossip: GossipConfig,
+    exchanges: anti_entropy::Settings,
 }
 
 impl Shape {
@@ -72,19 +80,21 @@ impl Shape {
 
 impl Settings {
     pub(super) fn new(shape: &Shape, random: &mut Random) -> Self {
-        let members = (1..=shape.nodes).map(|node| Member {
-            node: MappedNode {
-                id: NodeId(node),
-                address: format!("10.0.0.{node}"),
-                cores: shape.cores,
-                port: 7400,
-                core_port: 7401,
-            },
+        let description = |node| Description {
+            identity: founding_identity(CLUSTER, NodeId(node)),
+            id: NodeId(node),
+            address: Ipv4Addr::new(10, 0, 0, node as u8).into(),
+            cores: shape.cores,
+            port: 7400,
+            core_port: 7401,
+            peer_port: 7500,
+            http_port: 7600,
             rack: String::new(),
-            weight: 1.0,
-        });
+            weight_thousandths: 1000,
+        };
+        let founded = ClusterState::founded((1..=shape.nodes).map(description).collect());
         let partitions = 64;
-        let ring = Ring::new(partitions, shape.replicas, members.collect()).expect("a plain ring");
+        let ring = Ring::new(partitions, shape.replicas, founded.members(|_| true)).expect("a plain ring");
         let mut store = StoreConfig::new(0, partitions, random.next_u64());
         store.segment_bytes = 1 << 20;
         store.segments_max = random.range(12..24) as u32;
@@ -107,6 +117,21 @@ impl Settings {
             store,
             operations_max: if random.one_in(8) { random.range(4..12) as usize } else { 1024 },
             siblings_max: if random.one_in(4) { random.range(2..6) as usize } else { 64 },
+            founded,
+            gossip: GossipConfig::default(),
+            exchanges: anti_entropy::Settings {
+                interval: Duration::from_millis(random.range(500..5_000)),
+                gap: Duration::from_micros(random.range(100..3_000)),
+                confirm: Duration::from_millis(random.range(20..300)),
+                timeout: Duration::from_millis(random.range(50..400)),
+                tries_max: random.range(1..4) as u8,
+                retry: Duration::from_millis(random.range(50..1_000)),
+                exchanges_max: random.range(1..64) as usize,
+                exchanges_per_peer_max: random.range(1..32) as usize,
+                bytes_max: random.range(1 << 10..1 << 20),
+                jobs_max: random.range(1..64) as usize,
+                ..anti_entropy::Settings::typical(Endpoint::new(NodeId(0), CoreId(0)))
+            },
         }
     }
 
@@ -142,6 +167,15 @@ impl Settings {
             object_bytes_max: 256 << 10,
             siblings_max: self.siblings_max,
             operations_max: self.operations_max,
+            partitions: self.ring.partitions(),
+            replicas: self.ring.replicas(),
+            gossip: self.gossip,
+            exchanges: anti_entropy::Settings { me, ..self.exchanges.clone() },
         }
+    }
+
+    pub(super) fn belonging(&self, me: Endpoint) -> Belonging {
+        let seeds = self.founded.endpoints().filter(|endpoint| endpoint.node != me.node).collect();
+        Belonging { identity: founding_identity(CLUSTER, me.node), state: self.founded.clone(), seeds }
     }
 }

@@ -19,14 +19,18 @@ use quorate_engine::{
         simulated::{Executor, Outcome, Random, SimulatedDisk, Snapshot, Timing},
     },
 };
-use quorate_net::{id::Endpoint, key::Key};
+use quorate_net::{
+    id::Endpoint,
+    key::Key,
+    message::exchange::{HashedKey, Whole},
+};
 use quorate_node::{
     core::{Core, Loaded},
-    start::{StartError, Started, start, store_incarnation},
+    start::{StartError, Started, fetch, start, store_incarnation},
 };
 
 use super::{
-    Settings,
+    Clock, Settings,
     observer::{Cause, Holding},
 };
 
@@ -40,6 +44,8 @@ const RENEWAL_RETRY: Duration = Duration::from_millis(50);
 pub(super) enum Completion {
     /// A body was read.
     Loaded { load: u64, loaded: Loaded },
+    /// An object was read for an exchange.
+    Fetched { job: u64, object: Option<Whole> },
     /// The store's watermark moved.
     Watermark(Watermark),
     /// A new incarnation is on disk.
@@ -117,22 +123,16 @@ impl Shell {
     }
 
     /// Begins to start, on what the disk holds.
-    pub(super) fn start(&mut self, settings: &Settings) {
+    pub(super) fn start(&mut self, settings: &Settings, clock: Clock) {
         self.forget_process();
         self.disk = self.disk.reopen();
         let incarnation = self.random.borrow_mut().next_u64();
         let (disk, me, settings) = (self.disk.clone(), self.me, settings.clone());
         let starting = async move {
-            start(
-                disk,
-                settings.store(me),
-                settings.layout(me),
-                settings.core(me),
-                settings.ring.clone(),
-                settings.sealer.clone(),
-                incarnation,
-            )
-            .await
+            let (store, layout, core) = (settings.store(me), settings.layout(me), settings.core(me));
+            let (belonging, sealer) = (settings.belonging(me), settings.sealer.clone());
+            let now = || clock.now(disk.now()).instant;
+            start(disk.clone(), store, layout, core, belonging, sealer, incarnation, now).await
         };
         self.process = Process::Starting(self.executor.spawn_for_result(GROUP, starting));
     }
@@ -200,6 +200,17 @@ impl Shell {
             inbox.borrow_mut().push_back(Completion::Loaded { load, loaded });
         };
         self.executor.spawn(GROUP, Box::pin(reading));
+    }
+
+    /// Reads an object for an exchange.
+    pub(super) fn fetch(&mut self, job: u64, partition: u16, key: HashedKey) {
+        let Some(core) = self.core() else { return };
+        let (store, inbox) = (core.store().clone(), self.inbox.clone());
+        let fetching = async move {
+            let object = fetch(&store, partition, key).await;
+            inbox.borrow_mut().push_back(Completion::Fetched { job, object });
+        };
+        self.executor.spawn(GROUP, Box::pin(fetching));
     }
 
     /// Stores a new incarnation for the machine, however often it takes.
