@@ -27,7 +27,7 @@ impl<D: Disk> Core<D> {
         match rkyv::deserialize::<Gossip, rkyv::rancor::Error>(gossip) {
             Ok(gossip) => {
                 self.drive_membership(now, out, |members, effects| {
-                    members.handle_gossip(now.instant, from, &gossip, effects)
+                    members.handle_gossip(now.instant, from, &gossip, effects);
                 });
             }
             Err(_) => self.statistics.malformed += 1,
