@@ -289,6 +289,8 @@ impl<D: Disk> Space<D> {
         if used && self.free.len() < RESERVE && self.slots.len() < self.slots_max {
             return Some(Preparation::Create);
         }
+        // The last ready segment is kept for deletes: a disk that was full is asked again until there is another.
+        let wanted = if self.blocked { wanted.max(2) } else { wanted };
         if self.ready.len() >= wanted {
             return None;
         }

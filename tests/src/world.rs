@@ -69,7 +69,8 @@ pub struct World {
     forwarded: AHashMap<(Endpoint, u64), usize>,
     /// What happened to one key, in words, when it is asked for.
     log: Option<(Option<Key>, Vec<String>)>,
-    healed: bool,
+    /// Since when there are no faults.
+    healed: Option<Duration>,
     /// The answers to operations, when a scenario asks for them.
     outcomes: Option<BTreeMap<usize, Outcome>>,
 }
@@ -150,7 +151,7 @@ impl World {
             trace_hash: seed,
             forwarded: AHashMap::new(),
             log: None,
-            healed: false,
+            healed: None,
             outcomes: None,
         };
         for node in 0..world.nodes.len() {

@@ -72,7 +72,7 @@ pub(super) fn read_limits(root: &mut Section<'_>) -> Result<Limits, ConfigError>
     let keys = &["value", "object", "siblings", "timeout", "connections", "operations"];
     let mut section = root.table("limits", keys)?;
     let value = section.size("value", 1..=bounds::VALUE_BYTES_MAX as u64)?.unwrap_or(MIB);
-    let object = section.size("object", KIB..=bounds::OBJECT_BYTES_MAX as u64)?.unwrap_or(16 * MIB);
+    let object = section.size("object", KIB..=bounds::OBJECT_BYTES_MAX as u64)?.unwrap_or(8 * MIB);
     if object < value + KIB {
         return Err(section.bad("object", format!("must be at least 1KiB more than `value` ({value} bytes)")));
     }

@@ -16,6 +16,7 @@ use std::{
 use glommio::{LocalExecutorBuilder, Placement};
 use quorate_engine::Config as StoreConfig;
 use quorate_net::{
+    bounds::OBJECT_BYTES_MAX,
     id::{CoreId, Endpoint},
     transport::{BindError, MeshSeat},
 };
@@ -229,7 +230,9 @@ impl Config {
             config::Commit::Fdatasync => quorate_engine::Commit::Fdatasync,
         };
         config.commits_in_flight = store.commits_in_flight.into();
-        config.body_bytes_max = self.limits.object as usize;
+        // What writers on several nodes make together may be larger than what each of them was allowed: replicas take what
+        // there is room for.
+        config.body_bytes_max = (store.segment / 3).min(OBJECT_BYTES_MAX as u32) as usize;
         config.queue_bytes_max = store.queue as usize;
         config.cache_bytes = store.cache as usize;
         config.checkpoint_log_bytes = store.checkpoint_every;

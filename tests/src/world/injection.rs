@@ -39,7 +39,7 @@ const YEAR_MS: i64 = 365 * 24 * HOUR_MS;
 impl World {
     /// The next fault strikes, and another one is to come.
     pub(super) fn fault(&mut self) -> Checked {
-        if self.healed {
+        if self.healed.is_some() {
             return Ok(());
         }
         let when = self.next_fault();
@@ -106,7 +106,7 @@ impl World {
             Ending::Speed { at } => self.shells[at].disk.set_slowness(1),
             Ending::Room { at } => self.shells[at].disk.set_capacity(None),
             Ending::Replace { node } => self.replace_failed(node),
-            Ending::Weather if self.healed => {}
+            Ending::Weather if self.healed.is_some() => {}
             Ending::Weather => self.network.set_weather(Weather::fair()),
         }
         Ok(())
@@ -117,7 +117,7 @@ impl World {
     /// # Errors
     /// A violation that shows at once.
     pub fn heal(&mut self) -> Checked {
-        self.healed = true;
+        self.healed = Some(self.now);
         self.workload.close();
         self.network.heal();
         for shell in &mut self.shells {
@@ -196,7 +196,7 @@ impl World {
             // Its operator puts in an empty disk.
             self.shells[at].disk.lose_all();
             self.ledger.copy_destroyed(self.now);
-        } else if self.healed {
+        } else if self.healed.is_some_and(|healed| self.shells[at].started > healed) {
             return Err(self.fail("liveness", format!("core {at} does not start on a disk without faults: {error}")));
         }
         self.start_later(self.node_of(at));

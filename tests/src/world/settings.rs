@@ -102,7 +102,8 @@ impl Settings {
         store.commit = if random.one_in(3) { Commit::Fdatasync } else { Commit::Dsync };
         store.commits_in_flight = random.range(1..5) as usize;
         store.frame_bytes_max = 64 << 10;
-        store.body_bytes_max = 256 << 10;
+        // Replicas take what concurrent writers, each within the limit, make together.
+        store.body_bytes_max = 320 << 10;
         store.queue_bytes_max = 1 << 20;
         // Often too small for anything, so that reads meet the disk.
         store.cache_bytes = if random.one_in(2) { 1 << 20 } else { 1 << 10 };
@@ -163,8 +164,8 @@ impl Settings {
             read_quorum: 2,
             write_quorum: 2,
             timeout: self.timeout,
-            value_bytes_max: 128 << 10,
-            object_bytes_max: 256 << 10,
+            value_bytes_max: 64 << 10,
+            object_bytes_max: 100 << 10,
             siblings_max: self.siblings_max,
             operations_max: self.operations_max,
             partitions: self.ring.partitions(),

@@ -78,6 +78,8 @@ pub(super) struct Shell {
     /// What was durable may be gone: the disk was exchanged, or bytes on it were.
     pub(super) spoiled: bool,
     pub(super) snapshot: Option<Snapshot>,
+    /// When it last began to start, by its disk's time.
+    pub(super) started: Duration,
     random: Rc<RefCell<Random>>,
 }
 
@@ -95,6 +97,7 @@ impl Shell {
             holdings: BTreeMap::new(),
             spoiled: false,
             snapshot: None,
+            started: Duration::ZERO,
             random: Rc::new(RefCell::new(random.fork())),
         }
     }
@@ -126,6 +129,7 @@ impl Shell {
     pub(super) fn start(&mut self, settings: &Settings, clock: Clock) {
         self.forget_process();
         self.disk = self.disk.reopen();
+        self.started = self.disk.now();
         let incarnation = self.random.borrow_mut().next_u64();
         let (disk, me, settings) = (self.disk.clone(), self.me, settings.clone());
         let starting = async move {
