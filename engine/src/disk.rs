@@ -6,10 +6,11 @@
 //!
 //! A write borrows its buffer by `Rc`, so that a record in flight can still be read from RAM.
 //!
-//! Two implementations: `dma` (glommio, `O_DIRECT`) and `simulated` (crashes, torn writes, rot, full disk, slow disk).
+//! `part` is a part of a directory as a disk of its own. Two implementations: `dma` (glommio, `O_DIRECT`) and `simulated` (crashes, torn writes, rot, full disk, slow disk).
 //! Not here: formats; what to do about errors.
 
 pub mod dma;
+pub mod part;
 pub mod simulated;
 
 use std::{

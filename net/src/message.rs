@@ -418,6 +418,18 @@ pub enum ProbedVersion {
     Unknown,
 }
 
+impl Operation {
+    /// Whether fallbacks count.
+    #[must_use]
+    pub fn consistency(&self) -> Consistency {
+        match self {
+            Self::Get(get) => get.consistency,
+            Self::Put(put) => put.consistency,
+            Self::ClusterMap => Consistency::Sloppy,
+        }
+    }
+}
+
 impl Message {
     /// What this is.
     #[must_use]

@@ -6,6 +6,7 @@
 
 pub mod get;
 pub mod put;
+mod stand_in;
 
 use crate::object::{Object, Outline, VersionHash};
 

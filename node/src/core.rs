@@ -11,8 +11,11 @@
 //! Not here: who performs the [`Effect`]s (`runtime`, the simulator).
 
 mod exchanges;
+mod forwards;
 mod gets;
 mod gossip;
+mod hints;
+mod log;
 mod puts;
 mod replicas;
 
@@ -25,34 +28,36 @@ use std::{
 
 use ahash::{AHashMap, AHashSet};
 use bytes::Bytes;
-use quorate_engine::{ReadError, Sequence, Store, Watermark, disk::Disk};
+use quorate_engine::{Damage, ReadError, Sequence, Store, Watermark, disk::Disk, disk::part::Part};
 use quorate_net::{
     id::Endpoint,
     key::Key,
     message::{
-        ArchivedMessage, ArchivedReply, Failure, Message, Operation, Outcome, ProbedVersion, Reply, Request,
-        exchange::Whole, gossip::NodeIdentity,
+        ArchivedMessage, Consistency, Failure, Operation, Outcome, ProbedVersion, Request, exchange::Whole,
+        gossip::NodeIdentity,
     },
 };
 
+use exchanges::StoreTree;
 pub use exchanges::key_hash;
+use log::Log;
+pub use log::{HINT_PREFIX, HintStore, LogId};
 
 use crate::{
     anti_entropy::{self, AntiEntropy},
     clock::{Instant, Now},
     context::Sealer,
-    coordinator::{Local, put::PutCoordinator},
+    coordinator::Local,
     effect::{Effect, Origin, ReplyTo},
+    hinted_handoff::{self, HintedHandoff},
     membership::{Contact, GossipConfig, Membership, Start, state::ClusterState},
     object::{Object, VersionHash},
+    quorum::Voter,
     ring::{Ring, RingError},
     summary::ActorTable,
     tokens::Tokens,
     version::Actor,
 };
-
-/// A request is forwarded at most this often: once to a node of the key's, with room for a ring that changes.
-const HOPS_MAX: u8 = 3;
 
 /// No request may wait longer.
 const TIMEOUT_MAX: Duration = Duration::from_secs(60);
@@ -71,6 +76,8 @@ pub struct Settings {
     pub write_quorum: u8,
     /// How long a request waits, unless it says so itself.
     pub timeout: Duration,
+    /// After this others are asked in the place of those who have not answered.
+    pub patience: Duration,
     /// The most bytes in a value.
     pub value_bytes_max: usize,
     /// The most bytes in an object with all its siblings.
@@ -87,6 +94,8 @@ pub struct Settings {
     pub gossip: GossipConfig,
     /// How much anti-entropy does, and how fast.
     pub exchanges: anti_entropy::Settings,
+    /// How much hinted handoff does, and how fast.
+    pub hints: hinted_handoff::Settings,
 }
 
 /// What a core knows of its cluster when it starts.
@@ -109,6 +118,10 @@ pub struct Statistics {
     pub puts: u64,
     /// Requests that it sent on to an owner.
     pub forwarded: u64,
+    /// Requests that it sent to another one besides, because the first did not answer.
+    pub forwarded_again: u64,
+    /// Objects that it gave to fallbacks, for owners that did not answer.
+    pub hints_sent: u64,
     /// Objects that it took as a replica.
     pub replicated: u64,
     /// Versions that it told as a replica.
@@ -137,8 +150,8 @@ pub struct Statistics {
 pub struct Core<D: Disk> {
     settings: Settings,
     ring: Rc<Ring>,
-    store: Store<D>,
-    actors: Rc<ActorTable>,
+    objects: Log<D>,
+    hints: Log<Part<D>>,
     sealer: Sealer,
     /// `None` while a new incarnation is being stored: nothing is minted meanwhile.
     actor: Option<Actor>,
@@ -146,30 +159,33 @@ pub struct Core<D: Disk> {
     next_number: u64,
     operations: AHashMap<u64, Underway>,
     loads: AHashMap<u64, Load>,
-    /// What waits for the store's watermark, roughly by sequence.
-    waiting: VecDeque<(Sequence, Waiter)>,
     /// Puts that wait for a new actor.
     deferred: VecDeque<puts::PutJob>,
     deadlines: BinaryHeap<Reverse<(Instant, u64)>>,
+    /// When the patience with each operation is over, in order.
+    patience: VecDeque<(Instant, u64)>,
+    /// Peers that did not answer in time since they last did.
+    late: AHashSet<Endpoint>,
     tokens: Tokens,
     membership: Membership,
     /// Whom requests do not go to, as `membership` told.
     down: AHashSet<Endpoint>,
     anti_entropy: AntiEntropy,
+    handoff: HintedHandoff,
     /// What anti-entropy wants done and is not done yet.
     exchange_actions: VecDeque<anti_entropy::Action>,
     /// Objects that it took and that wait for the disk.
     exchange_waits: usize,
-    /// Where the store was found damaged, by segment and offset.
-    damaged: AHashSet<(u32, u32)>,
+    /// Where the logs were found damaged, by segment and offset.
+    damaged: AHashSet<(LogId, u32, u32)>,
     statistics: Statistics,
 }
 
 /// A request that this core works on.
 enum Underway {
-    Put(PutCoordinator),
-    Get(gets::Get),
-    Forward { reply_to: ReplyTo, to: Endpoint },
+    Put(Box<puts::Underway>),
+    Get(Box<gets::Get>),
+    Forward(Box<forwards::Forward>),
 }
 
 /// What to do when a body was read.
@@ -203,8 +219,8 @@ impl<D: Disk> Core<D> {
     pub fn new(
         settings: Settings,
         belonging: Belonging,
-        store: Store<D>,
-        actors: Rc<ActorTable>,
+        objects: (Store<D>, Rc<ActorTable>),
+        hints: (HintStore<D>, Rc<ActorTable>),
         sealer: Sealer,
         incarnation: u64,
         now: Instant,
@@ -217,11 +233,15 @@ impl<D: Disk> Core<D> {
         let start = Start { me, identity, incarnation: incarnation.max(1), seeds, state, random_seed: incarnation };
         let membership = Membership::new(settings.gossip, start, now);
         let anti_entropy = AntiEntropy::new(settings.exchanges.clone(), ring.clone(), now, incarnation);
+        let hints = Log::new(hints.0, hints.1);
+        // Far from the numbers of this core's own operations.
+        let first_hint = incarnation.wrapping_add(1 << 63);
+        let handoff = HintedHandoff::new(settings.hints.clone(), ring.clone(), first_hint, &StoreTree::of(&hints));
         Ok(Self {
             settings,
             ring,
-            store,
-            actors,
+            objects: Log::new(objects.0, objects.1),
+            hints,
             sealer,
             actor,
             counter: 0,
@@ -229,13 +249,15 @@ impl<D: Disk> Core<D> {
             next_number: incarnation,
             operations: AHashMap::new(),
             loads: AHashMap::new(),
-            waiting: VecDeque::new(),
             deferred: VecDeque::new(),
             deadlines: BinaryHeap::new(),
+            patience: VecDeque::new(),
+            late: AHashSet::new(),
             tokens: Tokens::default(),
             membership,
             down: AHashSet::new(),
             anti_entropy,
+            handoff,
             exchange_actions: VecDeque::new(),
             exchange_waits: 0,
             damaged: AHashSet::new(),
@@ -261,9 +283,9 @@ impl<D: Disk> Core<D> {
                 Ok(request) => self.request(now, Origin::Peer(from), request, out),
                 Err(_) => self.statistics.malformed += 1,
             },
-            ArchivedMessage::Reply(reply) => self.forwarded_reply(from, reply, out),
+            ArchivedMessage::Reply(reply) => self.forwarded_reply(now, from, reply, out),
             ArchivedMessage::Replicate(replicate) => self.replicate(now, from, replicate, out),
-            ArchivedMessage::Replicated(replicated) => self.replicated(from, replicated, out),
+            ArchivedMessage::Replicated(replicated) => self.replicated(now, from, replicated, out),
             ArchivedMessage::Probe(probe) => self.probe(now, from, probe, out),
             ArchivedMessage::Probed(probed) => self.probed(now, from, probed, out),
             ArchivedMessage::Exchange(exchange) => self.exchanged(now, from, exchange, out),
@@ -281,21 +303,19 @@ impl<D: Disk> Core<D> {
             Load::Put(job) => self.put_loaded(now, job, loaded, out),
             Load::Get { operation } => self.own_loaded(now, operation, loaded, out),
             Load::Replicate(job) => self.replicate_job(now, job, Some(loaded), out),
-            Load::Probe(job) => self.probe_loaded(job, loaded, out),
+            Load::Probe(job) => self.probe_loaded(&job, loaded, out),
         }
         self.settle(now, out);
     }
 
-    /// The store's watermark moved, or the store failed.
-    pub fn handle_store(&mut self, now: Now, watermark: Watermark, out: &mut Vec<Effect>) {
-        let due = |sequence: Sequence| match watermark {
-            Watermark::Durable(upto) => sequence <= upto,
-            Watermark::Failed => true,
-        };
-        let durable = !matches!(watermark, Watermark::Failed);
-        while let Some((_, waiter)) = self.waiting.pop_front_if(|(sequence, _)| due(*sequence)) {
+    /// A log's watermark moved, or the log failed.
+    pub fn handle_log(&mut self, now: Now, log: LogId, watermark: Watermark, out: &mut Vec<Effect>) {
+        while let Some((waiter, durable)) = match log {
+            LogId::Objects => self.objects.next_due(watermark),
+            LogId::Hints => self.hints.next_due(watermark),
+        } {
             match waiter {
-                Waiter::Put { operation } => self.own_durable(operation, durable, out),
+                Waiter::Put { operation } => self.own_durable(now, operation, durable, out),
                 Waiter::Get { operation, body } => self.own_readable(now, operation, durable.then_some(body), out),
                 Waiter::Replicated(sender) => self.acknowledge(now, sender, durable, out),
                 Waiter::Probed { to, operation, version } => {
@@ -312,8 +332,11 @@ impl<D: Disk> Core<D> {
     /// not wait for ever.
     fn settle(&mut self, now: Now, out: &mut Vec<Effect>) {
         self.exchange_on(now, out);
-        if !self.waiting.is_empty() && self.store.durable() == Watermark::Failed {
-            self.handle_store(now, Watermark::Failed, out);
+        if self.objects.waits_in_vain() {
+            self.handle_log(now, LogId::Objects, Watermark::Failed, out);
+        }
+        if self.hints.waits_in_vain() {
+            self.handle_log(now, LogId::Hints, Watermark::Failed, out);
         }
     }
 
@@ -334,6 +357,7 @@ impl<D: Disk> Core<D> {
     /// Requests should go to a peer's core again, or no longer.
     fn peer_changed(&mut self, now: Now, peer: Endpoint, up: bool, out: &mut Vec<Effect>) {
         self.exchange(now, out, |exchanges, _, actions| exchanges.handle_peer(now.instant, peer, up, actions));
+        self.hand_off(now, out, |handoff, tree, actions| handoff.handle_peer(now.instant, peer, up, tree, actions));
         if up {
             self.down.remove(&peer);
             return;
@@ -344,17 +368,12 @@ impl<D: Disk> Core<D> {
         for number in numbers {
             match self.operations.get_mut(&number) {
                 Some(Underway::Put(put)) => {
-                    put.handle_unreachable(peer);
-                    self.put_progress(number, out);
+                    put.coordinator.handle_unreachable(peer);
+                    self.put_progress(now, number, out);
                 }
                 Some(Underway::Get(_)) => self.get_unreachable(now, number, peer, out),
-                Some(Underway::Forward { reply_to, to }) if *to == peer => {
-                    let reply_to = *reply_to;
-                    self.operations.remove(&number);
-                    // It may have got there: the client must not take this for "nothing was written".
-                    self.fail(reply_to, Failure::Timeout { acks: 0, needed: 1 }, out);
-                }
-                _ => {}
+                Some(Underway::Forward(_)) => self.forward_unreachable(now, number, peer, out),
+                None => {}
             }
         }
     }
@@ -371,14 +390,14 @@ impl<D: Disk> Core<D> {
             }
             self.deadlines.pop();
             let answer = match self.operations.remove(&number) {
-                Some(Underway::Put(mut put)) => put.handle_timeout(),
+                Some(Underway::Put(mut put)) => put.coordinator.handle_timeout(),
                 Some(Underway::Get(mut get)) => {
                     let answer = get.coordinator.handle_timeout();
                     self.repair(&get, out);
                     answer
                 }
-                Some(Underway::Forward { reply_to, .. }) => {
-                    Some((reply_to, Outcome::Failed(Failure::Timeout { acks: 0, needed: 1 })))
+                Some(Underway::Forward(forward)) => {
+                    Some((forward.reply_to, Outcome::Failed(Failure::Timeout { acks: 0, needed: 1 })))
                 }
                 None => None,
             };
@@ -386,19 +405,62 @@ impl<D: Disk> Core<D> {
                 self.answer(reply_to, outcome, out);
             }
         }
+        self.hand_off_on(now, out);
+        while let Some((_, number)) = self.patience.pop_front_if(|(at, _)| *at <= now.instant) {
+            self.lose_patience(now, number, out);
+        }
+        self.settle(now, out);
+    }
+
+    /// An operation takes long: whom it waits for is late, others are asked in the place of those.
+    fn lose_patience(&mut self, now: Now, number: u64, out: &mut Vec<Effect>) {
+        let late = match self.operations.get_mut(&number) {
+            Some(Underway::Put(put)) => put.coordinator.handle_silence(),
+            Some(Underway::Get(get)) => get.coordinator.handle_silence(),
+            Some(Underway::Forward(forward)) => forward.asked.last().copied().into_iter().collect(),
+            None => return,
+        };
+        for peer in late {
+            self.late.insert(peer);
+            self.contact(now, peer, Contact::TimedOut, out);
+        }
+        match self.operations.get(&number) {
+            Some(Underway::Put(_)) => self.put_progress(now, number, out),
+            Some(Underway::Get(_)) => self.get_progress(now, number, out),
+            Some(Underway::Forward(_)) => self.forward_again(now, number, out),
+            None => {}
+        }
+    }
+
+    /// A peer answered what it was asked.
+    fn answered(&mut self, now: Now, peer: Endpoint, out: &mut Vec<Effect>) {
+        // One that is avoided has to hold for a while first: the gossip asks it.
+        if !self.late.is_empty() && self.late.remove(&peer) && !self.down.contains(&peer) {
+            self.contact(now, peer, Contact::Answered, out);
+        }
     }
 
     /// When to call [`Core::handle_timeout`] next.
     #[must_use]
     pub fn next_timeout(&self) -> Option<Instant> {
         let deadline = self.deadlines.peek().map(|Reverse((deadline, _))| *deadline);
-        [deadline, self.membership.next_timeout(), self.anti_entropy.next_timeout()].into_iter().flatten().min()
+        let patience = self.patience.front().map(|&(at, _)| at);
+        [deadline, patience, self.membership.next_timeout(), self.anti_entropy.next_timeout()]
+            .into_iter()
+            .flatten()
+            .min()
     }
 
-    /// The store beneath.
+    /// The store of what this core owns.
     #[must_use]
     pub fn store(&self) -> &Store<D> {
-        &self.store
+        &self.objects.store
+    }
+
+    /// The store of the hints that it keeps.
+    #[must_use]
+    pub fn hint_store(&self) -> &HintStore<D> {
+        &self.hints.store
     }
 
     /// The ring that this core goes by.
@@ -437,11 +499,18 @@ impl<D: Disk> Core<D> {
         &self.anti_entropy
     }
 
+    /// The handoff of hints to the owners.
+    #[must_use]
+    pub fn handoff(&self) -> &HintedHandoff {
+        &self.handoff
+    }
+
     /// Requests and loads under way, and answers that wait for the disk, except those of anti-entropy, which has bounds of
     /// its own.
     #[must_use]
     pub fn queue_length(&self) -> usize {
-        self.operations.len() + self.loads.len() + self.waiting.len() + self.deferred.len() - self.exchange_waits
+        let waiting = self.objects.waiting() + self.hints.waiting();
+        self.operations.len() + self.loads.len() + waiting + self.deferred.len() - self.exchange_waits
     }
 
     fn request(&mut self, now: Now, origin: Origin, request: Request, out: &mut Vec<Effect>) {
@@ -466,8 +535,8 @@ impl<D: Disk> Core<D> {
             return self.fail(reply_to, Failure::BadRequest(error.to_string()), out);
         }
         let partition = self.ring.partition(key.name());
-        if !self.owns(partition) {
-            return self.forward(reply_to, deadline, timeout, partition, request, out);
+        if !self.coordinates(partition, request.operation.consistency()) {
+            return self.forward(now, reply_to, deadline, partition, request, out);
         }
         match request.operation {
             Operation::Get(get) => self.get(now, reply_to, deadline, partition, get, out),
@@ -476,52 +545,11 @@ impl<D: Disk> Core<D> {
         }
     }
 
-    fn forward(
-        &mut self,
-        reply_to: ReplyTo,
-        deadline: Instant,
-        timeout: Duration,
-        partition: u16,
-        mut request: Request,
-        out: &mut Vec<Effect>,
-    ) {
-        if request.hops >= HOPS_MAX {
-            let text = "forwarded too often: the nodes do not agree on the ring".to_owned();
-            return self.fail(reply_to, Failure::BadRequest(text), out);
-        }
-        let owners = self.ring.primaries(partition);
-        // This node's own core for the partition, else the first node that can be reached.
-        let up = || owners.iter().copied().filter(|owner| !self.down.contains(owner));
-        let near = up().find(|owner| owner.node == self.settings.me.node);
-        let Some(to) = near.or_else(|| up().next()) else {
-            return self.fail(reply_to, Failure::Unavailable { reachable: 0, needed: 1 }, out);
-        };
-        self.statistics.forwarded += 1;
-        let number = self.begin(deadline, Underway::Forward { reply_to, to });
-        request.id = number;
-        request.hops += 1;
-        request.timeout_us = micros(timeout);
-        out.push(Effect::Send { to, message: Message::Request(request) });
-    }
-
-    fn forwarded_reply(&mut self, from: Endpoint, reply: &ArchivedReply, out: &mut Vec<Effect>) {
-        let number = reply.id.to_native();
-        let Some(Underway::Forward { reply_to, to }) = self.operations.get(&number) else { return };
-        if *to != from {
-            return;
-        }
-        let reply_to = *reply_to;
-        self.operations.remove(&number);
-        match rkyv::deserialize::<Reply, rkyv::rancor::Error>(reply) {
-            Ok(reply) => out.push(reply_to.answer(reply.outcome)),
-            Err(_) => self.statistics.malformed += 1,
-        }
-    }
-
     /// Numbers the request and sets its deadline.
-    fn begin(&mut self, deadline: Instant, underway: Underway) -> u64 {
+    fn begin(&mut self, now: Now, deadline: Instant, underway: Underway) -> u64 {
         let number = self.number();
         self.deadlines.push(Reverse((deadline, number)));
+        self.patience.push_back((now.instant + self.settings.patience, number));
         self.operations.insert(number, underway);
         number
     }
@@ -531,38 +559,75 @@ impl<D: Disk> Core<D> {
         self.next_number
     }
 
-    /// What this store tells of the key without reading the disk, with the body if it was loaded. `pending`: the sequence to wait for before others may see this version.
-    fn local(&self, partition: u16, key: &[u8], loaded: Option<Object>) -> (Local, Option<Sequence>) {
-        let Some(found) = self.store.lookup(partition, key) else { return (Local::absent(), None) };
-        let version = self.actors.version(found.summary);
-        let local = Local {
-            version,
-            outline: self.actors.outline(found.summary),
-            has_value: self.actors.has_value(found.summary),
-            object: loaded.filter(|object| object.version() == version),
-        };
-        (local, found.pending)
+    /// See [`Log::local`].
+    fn local(&self, log: LogId, partition: u16, key: &[u8], loaded: Option<Object>) -> (Local, Option<Sequence>) {
+        match log {
+            LogId::Objects => self.objects.local(partition, key, loaded),
+            LogId::Hints => self.hints.local(partition, key, loaded),
+        }
+    }
+
+    /// The body of a key when it is in RAM.
+    fn recent(&self, log: LogId, partition: u16, key: &[u8]) -> Option<Bytes> {
+        match log {
+            LogId::Objects => self.objects.store.recent(partition, key),
+            LogId::Hints => self.hints.store.recent(partition, key),
+        }
     }
 
     /// Adds the body to what is known, if it is in RAM.
-    fn add_body(&self, local: &mut Local, partition: u16, key: &[u8]) -> bool {
+    fn add_body(&self, local: &mut Local, log: LogId, partition: u16, key: &[u8]) -> bool {
         if local.object.is_none()
-            && let Some(body) = self.store.recent(partition, key)
+            && let Some(body) = self.recent(log, partition, key)
         {
             local.object = Object::decode(&body).ok();
         }
         local.object.is_some()
     }
 
-    fn load(&mut self, partition: u16, key: Key, job: Load, out: &mut Vec<Effect>) {
+    fn load(&mut self, log: LogId, partition: u16, key: Key, job: Load, out: &mut Vec<Effect>) {
         let load = self.number();
         self.loads.insert(load, job);
-        out.push(Effect::Load { load, partition, key });
+        out.push(Effect::Load { load, log, partition, key });
     }
 
-    /// Does `waiter` once `sequence` is durable, or at once when it is.
-    fn when_durable(&mut self, sequence: Sequence, waiter: Waiter) {
-        self.waiting.push_back((sequence, waiter));
+    fn when_durable(&mut self, log: LogId, sequence: Sequence, waiter: Waiter) {
+        match log {
+            LogId::Objects => self.objects.when_durable(sequence, waiter),
+            LogId::Hints => self.hints.when_durable(sequence, waiter),
+        }
+    }
+
+    /// In which log this core keeps objects of a partition.
+    fn log_of(&self, partition: u16) -> LogId {
+        if self.keeps(partition) { LogId::Objects } else { LogId::Hints }
+    }
+
+    /// Whether this core is a primary, by the ring that serves or by the one that is to come.
+    fn keeps(&self, partition: u16) -> bool {
+        self.owns(partition) || self.ring.gaining(partition).any(|owner| owner == self.settings.me)
+    }
+
+    /// Those who may stand in for owners that cannot be reached, in order.
+    fn fallbacks(&self, partition: u16, consistency: Consistency) -> Vec<Endpoint> {
+        if consistency == Consistency::Strict {
+            return Vec::new();
+        }
+        let gains = |endpoint| self.ring.gaining(partition).any(|owner| owner == endpoint);
+        let may =
+            |&endpoint: &Endpoint| endpoint != self.settings.me && !self.down.contains(&endpoint) && !gains(endpoint);
+        self.ring.fallbacks(partition).iter().copied().filter(may).collect()
+    }
+
+    /// Who is asked about a partition: its owners. When this core owns nothing of it, it stands in for the first.
+    fn voters(&self, partition: u16) -> Vec<Voter> {
+        let mut voters: Vec<Voter> = Voter::owners(&self.ring, partition).collect();
+        if !self.owns(partition)
+            && let Some(first) = voters.first_mut()
+        {
+            *first = Voter::stand_in(self.settings.me, first.groups);
+        }
+        voters
     }
 
     fn owns(&self, partition: u16) -> bool {
@@ -581,16 +646,28 @@ impl<D: Disk> Core<D> {
     /// A lost record may hold dots of this core's actor, so each new loss ends the actor.
     fn look_for_damage(&mut self, out: &mut Vec<Effect>) {
         let mut more = false;
-        for damage in self.store.damage() {
+        let found = |log, damage: Vec<Damage>| damage.into_iter().map(move |damage| (log, damage));
+        let objects = found(LogId::Objects, self.objects.store.damage());
+        let hints = found(LogId::Hints, self.hints.store.damage());
+        for (log, damage) in objects.chain(hints) {
             // When there is too much to remember, every report counts as new.
-            more |= self.damaged.len() >= DAMAGED_MAX || self.damaged.insert((damage.segment, damage.offset));
-            self.heal(damage.partition);
+            more |= self.damaged.len() >= DAMAGED_MAX || self.damaged.insert((log, damage.segment, damage.offset));
+            if log == LogId::Objects {
+                self.heal(damage.partition);
+            }
         }
         if more {
             // A write that is remembered may be among what is lost: its retry must be made anew.
             self.tokens = Tokens::default();
         }
-        if more && self.actor.take().is_some() {
+        if more {
+            self.renew_actor(out);
+        }
+    }
+
+    /// Nothing is minted any more with the actor of now.
+    fn renew_actor(&mut self, out: &mut Vec<Effect>) {
+        if self.actor.take().is_some() {
             self.statistics.actor_renewals += 1;
             out.push(Effect::RenewActor);
         }

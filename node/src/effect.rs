@@ -10,7 +10,7 @@ use quorate_net::{
     message::{Message, Reply, exchange::HashedKey},
 };
 
-use crate::membership::state::Refusal;
+use crate::{core::LogId, membership::state::Refusal};
 
 /// Something for the shell to do.
 #[derive(Clone, PartialEq, Debug)]
@@ -34,6 +34,8 @@ pub enum Effect {
     Load {
         /// The number to come back with.
         load: u64,
+        /// Which store.
+        log: LogId,
         /// The key's partition.
         partition: u16,
         /// The key.
@@ -43,6 +45,8 @@ pub enum Effect {
     Fetch {
         /// The number to come back with.
         job: u64,
+        /// Which store.
+        log: LogId,
         /// The key's partition.
         partition: u16,
         /// The key.

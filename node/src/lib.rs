@@ -13,6 +13,7 @@ pub mod coordinator;
 pub mod core;
 pub mod effect;
 pub mod gateway;
+pub mod hinted_handoff;
 pub mod membership;
 pub mod object;
 pub mod quorum;

@@ -125,6 +125,24 @@ impl Ring {
         &all[all.len().min(usize::from(self.replicas))..]
     }
 
+    /// Whether another ring is to come.
+    #[must_use]
+    pub fn is_changing(&self) -> bool {
+        false
+    }
+
+    /// The owners by the ring that is to come; by this one when none is.
+    #[must_use]
+    pub fn next_primaries(&self, partition: u16) -> &[Endpoint] {
+        self.primaries(partition)
+    }
+
+    /// Those who own the partition only by the ring that is to come.
+    pub fn gaining(&self, partition: u16) -> impl Iterator<Item = Endpoint> + '_ {
+        let present = self.primaries(partition);
+        self.next_primaries(partition).iter().copied().filter(move |endpoint| !present.contains(endpoint))
+    }
+
     /// What clients need to route by themselves.
     #[must_use]
     pub fn cluster_map(&self) -> ClusterMap {

@@ -8,7 +8,10 @@
 
 use std::{fmt, io, rc::Rc};
 
-use quorate_engine::{Config as StoreConfig, OpenError, Opened, RecoveryReport, Store, Task, disk::Disk};
+use quorate_engine::{
+    Config as StoreConfig, OpenError, Opened, RecoveryReport, Store, Task,
+    disk::{Disk, part::Part},
+};
 use quorate_net::{
     id::Endpoint,
     key::Key,
@@ -18,7 +21,7 @@ use quorate_net::{
 use crate::{
     clock::Instant,
     context::Sealer,
-    core::{Belonging, Core, Settings, key_hash},
+    core::{Belonging, Core, HINT_PREFIX, Settings, key_hash},
     ring::RingError,
     summary::ActorTable,
 };
@@ -33,10 +36,12 @@ const ACTOR: &str = "actor";
 pub struct Started<D: Disk> {
     /// The machine.
     pub core: Core<D>,
-    /// The store's tasks, to be run beside it.
+    /// The stores' tasks, to be run beside it.
     pub tasks: Vec<Task>,
-    /// What opening the store found.
+    /// What opening the store of objects found.
     pub report: RecoveryReport,
+    /// What opening the store of hints found.
+    pub hint_report: RecoveryReport,
 }
 
 /// What a core's directory holds, and for whom.
@@ -73,7 +78,7 @@ pub enum StartError {
     Moving,
 }
 
-/// Opens the store in `disk` and makes the core's machine. `incarnation` must be drawn at random for this start; `now` is
+/// Opens the stores in `disk` and makes the core's machine. `incarnation` must be drawn at random for this start; `now` is
 /// asked when the machine is made.
 ///
 /// # Errors
@@ -81,7 +86,8 @@ pub enum StartError {
 #[expect(clippy::too_many_arguments, reason = "all that a core is made of")]
 pub async fn start<D: Disk>(
     disk: D,
-    store: StoreConfig,
+    objects: StoreConfig,
+    hints: StoreConfig,
     layout: Layout,
     settings: Settings,
     belonging: Belonging,
@@ -89,12 +95,27 @@ pub async fn start<D: Disk>(
     incarnation: u64,
     now: impl FnOnce() -> Instant,
 ) -> Result<Started<D>, StartError> {
+    let opened = open(disk.clone(), objects).await?;
+    check_layout(&opened.store, layout).await?;
+    let hinted = open(Part::new(disk, HINT_PREFIX), hints).await?;
+    store_incarnation(&opened.store, incarnation).await.map_err(StartError::Io)?;
+    let (objects, hints) = ((opened.store, opened.actors), (hinted.store, hinted.actors));
+    let core = Core::new(settings, belonging, objects, hints, sealer, incarnation, now()).map_err(StartError::Ring)?;
+    let tasks = opened.tasks.into_iter().chain(hinted.tasks).collect();
+    Ok(Started { core, tasks, report: opened.report, hint_report: hinted.report })
+}
+
+struct OpenedLog<D: Disk> {
+    store: Store<D>,
+    actors: Rc<ActorTable>,
+    tasks: Vec<Task>,
+    report: RecoveryReport,
+}
+
+async fn open<D: Disk>(disk: D, config: StoreConfig) -> Result<OpenedLog<D>, StartError> {
     let actors = Rc::new(ActorTable::default());
-    let Opened { store, tasks, report } = Store::open(disk, store, actors.clone()).await.map_err(StartError::Store)?;
-    check_layout(&store, layout).await?;
-    store_incarnation(&store, incarnation).await.map_err(StartError::Io)?;
-    let core = Core::new(settings, belonging, store, actors, sealer, incarnation, now()).map_err(StartError::Ring)?;
-    Ok(Started { core, tasks, report })
+    let Opened { store, tasks, report } = Store::open(disk, config, actors.clone()).await.map_err(StartError::Store)?;
+    Ok(OpenedLog { store, actors, tasks, report })
 }
 
 /// Stores a new incarnation durably: before its first dot.

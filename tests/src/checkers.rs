@@ -315,7 +315,7 @@ impl Ledger {
             let put = &self.operations[number];
             let Action::Put { quorum: write, durability: Durability::Durable, .. } = put.action else { continue };
             let before = put.end.is_some_and(|end| end < get.start) && self.destroyed.is_none_or(|at| at < put.start);
-            if put.status != Status::Ok || !before || read + write <= self.replicas {
+            if put.status != Status::Ok || put.sloppy || !before || read + write <= self.replicas {
                 continue;
             }
             if put.writes.common(covered).is_empty() {

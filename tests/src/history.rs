@@ -66,6 +66,8 @@ pub struct Operation {
     pub end: Option<Duration>,
     /// What the client knows of it.
     pub status: Status,
+    /// Its answer said that it rests on a fallback.
+    pub sloppy: bool,
     /// The writes that it became: more than one when it was retried, or doubled on its way.
     pub writes: Events,
 }

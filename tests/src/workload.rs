@@ -118,6 +118,7 @@ impl Workload {
             start: now,
             end: None,
             status: Status::Unknown,
+            sloppy: false,
             writes: Events::default(),
         })
     }

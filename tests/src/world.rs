@@ -404,12 +404,12 @@ impl World {
                     let cause = self.shells[at].loads.remove(&load).unwrap_or(Cause::None);
                     self.handle(at, &cause, |core, now, out| core.handle_loaded(now, load, &loaded, out))?;
                 }
-                Completion::Fetched { job, object } => {
-                    self.handle(at, &Cause::None, |core, now, out| core.handle_fetched(now, job, object, out))?;
+                Completion::Fetched { job, log, object } => {
+                    self.handle(at, &Cause::None, |core, now, out| core.handle_fetched(now, job, log, object, out))?;
                 }
-                Completion::Watermark(watermark) => {
-                    self.settle_upto(at, watermark);
-                    self.handle(at, &Cause::None, |core, now, out| core.handle_store(now, watermark, out))?;
+                Completion::Watermark(log, watermark) => {
+                    self.settle_upto(at, log, watermark);
+                    self.handle(at, &Cause::None, |core, now, out| core.handle_log(now, log, watermark, out))?;
                 }
                 Completion::Actor(incarnation) => {
                     let keys = self.shells[at].coordinated.iter().cloned().collect();
@@ -482,10 +482,10 @@ impl World {
                     self.at(when, Event::Answer { client: client as usize, frame: frame.clone() });
                 }
             }
-            Effect::Load { load, partition, key } => {
-                self.shells[at].load(load, partition, &key, cause.clone());
+            Effect::Load { load, log, partition, key } => {
+                self.shells[at].load(load, log, partition, &key, cause.clone());
             }
-            Effect::Fetch { job, partition, key } => self.shells[at].fetch(job, partition, key),
+            Effect::Fetch { job, log, partition, key } => self.shells[at].fetch(job, log, partition, key),
             Effect::MembersChanged => {}
             Effect::Refused(refusal) => {
                 let detail = format!("core {at} is refused: {refusal}");

@@ -1,7 +1,8 @@
 //! One get: this core's own copy, and what the other replicas say of theirs.
 //!
 //! The rule: the answer rests on R distinct replicas whose versions are all known in full, and is the reconciliation of
-//! all that was learnt. A replica that cannot say gives no credit.
+//! all that was learnt. A replica that cannot say gives no credit; nor does a fallback without a hint for the key, which
+//! knows nothing of it: else an absent key would be reported that is only out of reach.
 //!
 //! The others are told the version that this core holds: those that hold the same say so from RAM, those that hold
 //! another send it whole. Pure. Not here: reading this core's copy (`core`), the replica's side (`replica`).
@@ -16,7 +17,10 @@ use crate::{
     context::{Context, Sealer},
     effect::ReplyTo,
     object::{Malformed, Object},
+    quorum::{Groups, Tally, Voter},
 };
+
+use super::stand_in::StandIns;
 
 /// This core's own copy.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -29,6 +33,8 @@ pub enum Own {
     Body(Bytes),
     /// Damaged: this copy gives no credit.
     Lost,
+    /// This core is no owner, and holds no hint: it only asks the others.
+    None,
 }
 
 /// What another replica has.
@@ -49,8 +55,12 @@ pub enum Theirs {
 pub struct GetCoordinator {
     reply_to: ReplyTo,
     needed: u8,
+    changing: bool,
     own: Own,
-    theirs: Vec<(Endpoint, Option<Theirs>)>,
+    /// As what this core's copy counts.
+    me: Voter,
+    theirs: Vec<(Voter, Option<Theirs>)>,
+    stand_ins: StandIns,
     answered: bool,
 }
 
@@ -66,11 +76,23 @@ pub enum Progress {
 }
 
 impl GetCoordinator {
-    /// Nothing is known yet. `others` are all primaries but this core.
+    /// Nothing is known yet. `owners` are all owners of the partition, this core (`me`) among them unless it stands in for
+    /// one; `fallbacks` those who may stand in, in order: nobody when the get is strict.
     #[must_use]
-    pub fn new(reply_to: ReplyTo, needed: u8, others: &[Endpoint]) -> Self {
-        let theirs = others.iter().map(|&other| (other, None)).collect();
-        Self { reply_to, needed, own: Own::Pending, theirs, answered: false }
+    pub fn new(reply_to: ReplyTo, me: Endpoint, needed: u8, owners: &[Voter], fallbacks: Vec<Endpoint>) -> Self {
+        let no_owner = Voter::stand_in(me, Groups::PRESENT);
+        let own = owners.iter().copied().find(|voter| voter.endpoint == me).unwrap_or(no_owner);
+        let others = owners.iter().copied().filter(|voter| voter.endpoint != me);
+        Self {
+            reply_to,
+            needed,
+            changing: owners.iter().any(|voter| voter.groups.next),
+            own: Own::Pending,
+            me: own,
+            theirs: others.map(|other| (other, None)).collect(),
+            stand_ins: StandIns::new(owners, fallbacks),
+            answered: false,
+        }
     }
 
     /// Where the answer goes.
@@ -88,9 +110,32 @@ impl GetCoordinator {
 
     /// Another replica answered.
     pub fn handle_probed(&mut self, from: Endpoint, theirs: Theirs) {
-        if let Some((_, answer @ None)) = self.theirs.iter_mut().find(|(endpoint, _)| *endpoint == from) {
+        if let Some((_, answer @ None)) = self.theirs.iter_mut().find(|(voter, _)| voter.endpoint == from) {
+            if theirs == Theirs::Unknown {
+                self.stand_ins.want_for(from);
+            }
             *answer = Some(theirs);
         }
+    }
+
+    /// Those who have not answered yet. When `patience` is over, others stand in for them, and their answers still count.
+    pub fn handle_silence(&mut self) -> Vec<Endpoint> {
+        let silent = self.theirs.iter().filter(|(_, theirs)| theirs.is_none()).map(|(voter, _)| voter.endpoint);
+        let silent: Vec<Endpoint> = silent.collect();
+        if !self.answered {
+            silent.iter().for_each(|&replica| self.stand_ins.want_for(replica));
+        }
+        silent
+    }
+
+    /// The fallbacks that are asked from now on.
+    pub fn engage(&mut self) -> Vec<Endpoint> {
+        if self.answered {
+            return Vec::new();
+        }
+        let engaged = self.stand_ins.engage();
+        self.theirs.extend(engaged.iter().map(|&(voter, _)| (voter, None)));
+        engaged.into_iter().map(|(voter, _)| voter.endpoint).collect()
     }
 
     /// How it stands now.
@@ -105,24 +150,20 @@ impl GetCoordinator {
         if !again.is_empty() {
             return Ok(Progress::Ask(again));
         }
-        let own = u8::from(matches!(self.own, Own::Absent | Own::Body(_)));
-        let count = |wanted: fn(&Option<Theirs>) -> bool| self.theirs.iter().filter(|(_, t)| wanted(t)).count() as u8;
-        let known = own
-            + count(|t| matches!(t, Some(Theirs::Absent | Theirs::Object(_))))
-            + if own == 1 { count(|t| matches!(t, Some(Theirs::Same))) } else { 0 };
-        if known >= self.needed {
+        if self.credit(|_| true).reaches(self.needed, self.changing) {
             let object = self.reconciled().inspect_err(|_| self.own = Own::Lost)?;
             self.answered = true;
-            return Ok(Progress::Answer(self.reply_to, values(&object, sealer, key)));
+            let sloppy = !self.credit(|voter| !voter.stands_in).reaches(self.needed, self.changing);
+            return Ok(Progress::Answer(self.reply_to, values(&object, sealer, key, sloppy)));
         }
-        let lost = u8::from(self.own == Own::Lost) + count(|t| matches!(t, Some(Theirs::Unknown)));
-        let all = 1 + self.theirs.len() as u8;
-        if all - lost < self.needed {
+        let open = self.theirs.iter().filter(|(_, theirs)| *theirs != Some(Theirs::Unknown)).map(|(voter, _)| voter);
+        let open = Tally::of(open.chain(self.own_may_count().then_some(&self.me)));
+        if !open.reaches(self.needed, self.changing) {
             self.answered = true;
             let failure = if self.own == Own::Lost {
                 Failure::Corrupt
             } else {
-                Failure::Unavailable { reachable: all - lost, needed: self.needed }
+                Failure::Unavailable { reachable: open.least(self.changing), needed: self.needed }
             };
             return Ok(Progress::Answer(self.reply_to, Outcome::Failed(failure)));
         }
@@ -134,9 +175,30 @@ impl GetCoordinator {
         if std::mem::replace(&mut self.answered, true) {
             return None;
         }
-        let answers = self.theirs.iter().filter(|(_, t)| !matches!(t, None | Some(Theirs::Unknown))).count() as u8;
-        let own = u8::from(matches!(self.own, Own::Absent | Own::Body(_)));
-        Some((self.reply_to, Outcome::Failed(Failure::Timeout { acks: answers + own, needed: self.needed })))
+        let acks = self.credit(|_| true).least(self.changing);
+        Some((self.reply_to, Outcome::Failed(Failure::Timeout { acks, needed: self.needed })))
+    }
+
+    /// Those whose versions are known in full.
+    fn credit(&self, counts: impl Fn(&Voter) -> bool) -> Tally {
+        // "The same as yours" says something only beside what ours is.
+        let own = matches!(self.own, Own::Absent | Own::Body(_));
+        let known = self.theirs.iter().filter(|(_, theirs)| match theirs {
+            Some(Theirs::Absent | Theirs::Object(_)) => true,
+            Some(Theirs::Same) => own || self.own == Own::None,
+            Some(Theirs::Unknown) | None => false,
+        });
+        Tally::of(known.map(|(voter, _)| voter).chain(own.then_some(&self.me)).filter(|voter| counts(voter)))
+    }
+
+    /// Whether this core's own copy is damaged.
+    #[must_use]
+    pub fn own_is_lost(&self) -> bool {
+        self.own == Own::Lost
+    }
+
+    fn own_may_count(&self) -> bool {
+        matches!(self.own, Own::Pending | Own::Absent | Own::Body(_))
     }
 
     /// What each replica lacks of what the others told, when nothing more is waited for: read repair. The versions go on as
@@ -150,7 +212,8 @@ impl GetCoordinator {
         }
         let own = match &self.own {
             Own::Body(body) => Object::decode(body).ok(),
-            Own::Absent => Some(Object::default()),
+            // Who is no owner named no version when it asked.
+            Own::Absent | Own::None => Some(Object::default()),
             Own::Pending | Own::Lost => None,
         };
         let told = |theirs: &Option<Theirs>| match theirs {
@@ -160,11 +223,11 @@ impl GetCoordinator {
             Some(Theirs::Unknown) | None => None,
         };
         let mut held: Vec<(Endpoint, Object)> =
-            self.theirs.iter().filter_map(|(endpoint, theirs)| Some((*endpoint, told(theirs)?))).collect();
+            self.theirs.iter().filter_map(|(voter, theirs)| Some((voter.endpoint, told(theirs)?))).collect();
         match own {
-            Some(own) => held.push((me, own)),
+            Some(own) if self.own != Own::None => held.push((me, own)),
             None if self.own == Own::Lost => held.push((me, Object::default())),
-            None => {}
+            _ => {}
         }
         let covers = |one: &Object, other: &Object| one.reconcile(other).version() == one.version();
         // Of versions that know the same only the first goes on.
@@ -182,7 +245,12 @@ impl GetCoordinator {
                 .map(|&object| (*endpoint, object.clone()))
                 .collect::<Vec<_>>()
         };
-        held.iter().flat_map(lacks).collect()
+        // A hint goes to those who own the key; a fallback is given none by readers.
+        let stands_in = |endpoint: Endpoint| {
+            let mut all = self.theirs.iter().map(|(voter, _)| voter).chain([&self.me]);
+            all.any(|voter| voter.endpoint == endpoint && voter.stands_in)
+        };
+        held.iter().filter(|(endpoint, _)| !stands_in(*endpoint)).flat_map(lacks).collect()
     }
 
     /// Nothing more can come.
@@ -197,9 +265,9 @@ impl GetCoordinator {
             return Vec::new();
         }
         let same = self.theirs.iter_mut().filter(|(_, theirs)| *theirs == Some(Theirs::Same));
-        same.map(|(endpoint, theirs)| {
+        same.map(|(voter, theirs)| {
             *theirs = None;
-            *endpoint
+            voter.endpoint
         })
         .collect()
     }
@@ -217,9 +285,9 @@ impl GetCoordinator {
     }
 }
 
-fn values(object: &Object, sealer: &Sealer, key: &[u8]) -> Outcome {
+fn values(object: &Object, sealer: &Sealer, key: &[u8], sloppy: bool) -> Outcome {
     let context = Context { seen: object.clock.clone(), version: object.version() };
-    Outcome::Values { context: sealer.seal(key, &context), values: object.values(), sloppy: false }
+    Outcome::Values { context: sealer.seal(key, &context), values: object.values(), sloppy }
 }
 
 #[cfg(test)]
@@ -244,7 +312,12 @@ mod tests {
     }
 
     fn get(needed: u8) -> GetCoordinator {
-        GetCoordinator::new(ReplyTo { origin: Origin::Client(1), id: 1 }, needed, &[node(2), node(3)])
+        get_with(needed, Vec::new())
+    }
+
+    fn get_with(needed: u8, fallbacks: Vec<Endpoint>) -> GetCoordinator {
+        let owners = [1, 2, 3].map(|id| Voter { endpoint: node(id), groups: Groups::PRESENT, stands_in: false });
+        GetCoordinator::new(ReplyTo { origin: Origin::Client(1), id: 1 }, node(1), needed, &owners, fallbacks)
     }
 
     fn progress(get: &mut GetCoordinator) -> Progress {
@@ -294,6 +367,37 @@ mod tests {
         assert!(matches!(progress(&mut get), Progress::Open));
         get.handle_probed(node(3), Theirs::Object(object(1, "a")));
         assert_eq!(values_of(progress(&mut get)), ["a"]);
+    }
+
+    #[test]
+    fn a_fallback_counts_only_with_a_hint_and_the_answer_says_so() {
+        let mut get = get_with(2, vec![node(4), node(5)]);
+        get.handle_own(Own::Absent);
+        get.handle_probed(node(2), Theirs::Unknown);
+        get.handle_probed(node(3), Theirs::Unknown);
+        assert_eq!(get.engage(), [node(4), node(5)]);
+        get.handle_probed(node(4), Theirs::Unknown);
+        assert!(get.engage().is_empty(), "nobody is left");
+        assert!(matches!(progress(&mut get), Progress::Open), "the absent key of one owner and no more");
+        get.handle_probed(node(5), Theirs::Object(object(1, "a")));
+        let Progress::Answer(_, Outcome::Values { values, sloppy, .. }) = progress(&mut get) else {
+            panic!("two have told")
+        };
+        assert_eq!((values, sloppy), (vec![Bytes::from_static(b"a")], true));
+        assert_eq!(get.repairs(node(1)), [(node(1), object(1, "a"))], "the owner gets it, no fallback does");
+    }
+
+    #[test]
+    fn who_owns_nothing_gives_no_credit() {
+        let owners = [2, 3].map(|id| Voter { endpoint: node(id), groups: Groups::PRESENT, stands_in: false });
+        let reply_to = ReplyTo { origin: Origin::Client(1), id: 1 };
+        let mut get = GetCoordinator::new(reply_to, node(1), 2, &owners, vec![node(4)]);
+        get.handle_own(Own::None);
+        get.handle_probed(node(2), Theirs::Same);
+        assert!(matches!(progress(&mut get), Progress::Open));
+        get.handle_probed(node(3), Theirs::Object(object(1, "a")));
+        assert_eq!(values_of(progress(&mut get)), ["a"]);
+        assert_eq!(get.repairs(node(1)), [(node(2), object(1, "a"))]);
     }
 
     #[test]

@@ -1,22 +1,23 @@
 //! One put: the object that it makes, then the count of those who hold it.
 //!
 //! The rule: what the writer's context covers is replaced, all else stays beside the new value; the answer waits for W
-//! distinct nodes, on disk as far as the request's durability asks.
+//! distinct nodes, on disk as far as the request's durability asks. When a primary cannot be reached, a fallback takes a
+//! hint in its place, and the answer says so (sloppy quorum, section 4.6).
 //!
 //! Pure. Not here: minting the dot and appending (`core`), the replica's side (`replica`).
 
 use bytes::Bytes;
 use quorate_net::{
-    id::Endpoint,
+    id::{Endpoint, NodeId},
     message::{Durability, Failure, Outcome, ReplicaOutcome},
 };
 
-use super::Local;
+use super::{Local, stand_in::StandIns};
 use crate::{
     context::Context,
     effect::ReplyTo,
     object::{Object, Outline, Sibling, VersionHash},
-    quorum::{Quorum, Standing},
+    quorum::{Quorum, Standing, Voter},
 };
 
 /// The object after a put, and the context that its writer gets.
@@ -68,6 +69,7 @@ pub struct PutCoordinator {
     me: Endpoint,
     durability: Durability,
     quorum: Quorum,
+    stand_ins: StandIns,
     own_durable: bool,
     context: Bytes,
     replaced: bool,
@@ -76,28 +78,46 @@ pub struct PutCoordinator {
 }
 
 impl PutCoordinator {
-    /// The put is in this core's log, and goes out to the others now. `replicas` are all primaries, this core too.
+    /// The put is in this core's log, and goes out to the others now. `owners` are all owners of the partition, this core
+    /// too unless it stands in for one; `fallbacks` those who may stand in, in order: nobody when the put is strict.
     #[must_use]
     pub fn new(
         reply_to: ReplyTo,
         me: Endpoint,
         durability: Durability,
         needed: u8,
-        replicas: &[Endpoint],
-        context: Bytes,
-        replaced: bool,
+        owners: &[Voter],
+        fallbacks: Vec<Endpoint>,
+        outcome: (Bytes, bool),
     ) -> Self {
-        let mut quorum = Quorum::new(needed, replicas.iter().copied());
-        if durability == Durability::Buffered {
-            quorum.vote(me, true);
+        let (context, replaced) = outcome;
+        let quorum = Quorum::new(needed, owners.iter().copied());
+        let stand_ins = StandIns::new(owners, fallbacks);
+        Self {
+            reply_to,
+            me,
+            durability,
+            quorum,
+            stand_ins,
+            own_durable: false,
+            context,
+            replaced,
+            full: false,
+            answered: false,
         }
-        Self { reply_to, me, durability, quorum, own_durable: false, context, replaced, full: false, answered: false }
+    }
+
+    /// This core's own copy is in memory; on disk later, see [`PutCoordinator::handle_own`].
+    pub fn handle_own_appended(&mut self) {
+        if self.durability == Durability::Buffered {
+            self.quorum.vote(self.me, true);
+        }
     }
 
     /// This core's own copy is on disk (or never will be).
     pub fn handle_own(&mut self, durable: bool) {
         self.own_durable |= durable;
-        self.quorum.vote(self.me, durable);
+        self.vote(self.me, durable);
     }
 
     /// A replica answered. For a durable put only copies on disk count.
@@ -108,12 +128,30 @@ impl PutCoordinator {
             ReplicaOutcome::Buffered => self.durability != Durability::Durable,
             _ => false,
         };
-        self.quorum.vote(from, yes);
+        self.vote(from, yes);
     }
 
     /// A replica cannot be reached.
     pub fn handle_unreachable(&mut self, replica: Endpoint) {
-        self.quorum.vote(replica, false);
+        self.vote(replica, false);
+    }
+
+    /// Those who have not answered yet. When `patience` is over, others stand in for them, and their answers still count.
+    pub fn handle_silence(&mut self) -> Vec<Endpoint> {
+        let silent: Vec<Endpoint> = self.quorum.silent().filter(|&replica| replica != self.me).collect();
+        if self.quorum.standing() == Standing::Open {
+            silent.iter().for_each(|&replica| self.stand_ins.want_for(replica));
+        }
+        silent
+    }
+
+    /// The fallbacks that are asked from now on, each with the primary that it stands in for.
+    pub fn engage(&mut self) -> Vec<(Endpoint, NodeId)> {
+        let engaged = self.stand_ins.engage();
+        for &(voter, _) in &engaged {
+            self.quorum.add(voter);
+        }
+        engaged.into_iter().map(|(voter, primary)| (voter.endpoint, primary.node)).collect()
     }
 
     /// The answer, once, when it is certain.
@@ -121,9 +159,11 @@ impl PutCoordinator {
         let outcome = match self.quorum.standing() {
             _ if self.answered => return None,
             // One durable copy is this core's own: its log is the first to get the put.
-            Standing::Reached if self.durability != Durability::One || self.own_durable => {
-                Outcome::Written { context: std::mem::take(&mut self.context), replaced: self.replaced, sloppy: false }
-            }
+            Standing::Reached if self.durability != Durability::One || self.own_durable => Outcome::Written {
+                context: std::mem::take(&mut self.context),
+                replaced: self.replaced,
+                sloppy: !self.quorum.is_strict(),
+            },
             Standing::Lost if self.full => Outcome::Failed(Failure::DiskFull),
             Standing::Lost => {
                 Outcome::Failed(Failure::Unavailable { reachable: self.quorum.yes(), needed: self.quorum.needed() })
@@ -148,15 +188,22 @@ impl PutCoordinator {
     pub fn is_complete(&self) -> bool {
         self.answered && self.quorum.is_complete()
     }
+
+    fn vote(&mut self, voter: Endpoint, yes: bool) {
+        if self.quorum.vote(voter, yes) && !yes {
+            self.stand_ins.want_for(voter);
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use quorate_net::id::{CoreId, NodeId};
+    use quorate_net::id::CoreId;
 
     use super::*;
     use crate::{
         effect::Origin,
+        quorum::Groups,
         version::{Actor, Clock, Dot},
     };
 
@@ -165,8 +212,15 @@ mod tests {
     }
 
     fn put(durability: Durability) -> PutCoordinator {
+        put_with(durability, Vec::new())
+    }
+
+    fn put_with(durability: Durability, fallbacks: Vec<Endpoint>) -> PutCoordinator {
         let reply_to = ReplyTo { origin: Origin::Client(1), id: 1 };
-        PutCoordinator::new(reply_to, node(1), durability, 2, &[node(1), node(2), node(3)], Bytes::new(), false)
+        let owners = [1, 2, 3].map(|id| Voter { endpoint: node(id), groups: Groups::PRESENT, stands_in: false });
+        let mut put = PutCoordinator::new(reply_to, node(1), durability, 2, &owners, fallbacks, Default::default());
+        put.handle_own_appended();
+        put
     }
 
     fn is_written(answer: Option<&(ReplyTo, Outcome)>) -> bool {
@@ -215,6 +269,33 @@ mod tests {
         full.handle_replicated(node(2), ReplicaOutcome::DiskFull);
         full.handle_replicated(node(3), ReplicaOutcome::DiskFull);
         assert_eq!(full.answer().map(|(_, outcome)| outcome), Some(Outcome::Failed(Failure::DiskFull)));
+    }
+
+    #[test]
+    fn a_fallback_stands_in_for_who_cannot_be_reached_and_the_answer_says_so() {
+        let mut put = put_with(Durability::Durable, vec![node(4), node(5)]);
+        put.handle_own(true);
+        put.handle_unreachable(node(2));
+        assert_eq!(put.engage(), [(node(4), NodeId(2))]);
+        assert_eq!(put.engage(), [], "once");
+        put.handle_replicated(node(4), ReplicaOutcome::DiskFull);
+        assert_eq!(put.engage(), [(node(5), NodeId(2))], "the next one, when the first cannot");
+        put.handle_replicated(node(5), ReplicaOutcome::Durable);
+        assert!(matches!(put.answer(), Some((_, Outcome::Written { sloppy: true, .. }))));
+        put.handle_replicated(node(3), ReplicaOutcome::StoreFailed);
+        assert!(put.engage().is_empty(), "nobody is left");
+        assert!(put.is_complete());
+    }
+
+    #[test]
+    fn who_is_silent_is_stood_in_for_and_counts_all_the_same() {
+        let mut put = put_with(Durability::Durable, vec![node(4)]);
+        put.handle_own(true);
+        assert_eq!(put.handle_silence(), [node(2), node(3)]);
+        assert_eq!(put.engage(), [(node(4), NodeId(2))]);
+        put.handle_replicated(node(3), ReplicaOutcome::Durable);
+        assert!(matches!(put.answer(), Some((_, Outcome::Written { sloppy: false, .. }))), "two owners have it");
+        assert!(!put.is_complete(), "two have still to say something");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use quorate_net::{
     },
 };
 
-use super::{Core, Whole};
+use super::{Core, Log, LogId, Whole};
 use crate::{
     anti_entropy::{Action, AntiEntropy, Tree},
     clock::Now,
@@ -37,11 +37,14 @@ impl<D: Disk> Core<D> {
     }
 
     /// A read that [`Effect::Fetch`] asked for is done. `None`: there is no such object any more, or it cannot be read.
-    pub fn handle_fetched(&mut self, now: Now, job: u64, object: Option<Whole>, out: &mut Vec<Effect>) {
+    pub fn handle_fetched(&mut self, now: Now, job: u64, log: LogId, object: Option<Whole>, out: &mut Vec<Effect>) {
         self.look_for_damage(out);
-        self.exchange(now, out, |exchanges, tree, actions| {
-            exchanges.handle_loaded(now.instant, job, object, tree, actions);
-        });
+        match log {
+            LogId::Objects => self.exchange(now, out, |exchanges, tree, actions| {
+                exchanges.handle_loaded(now.instant, job, object, tree, actions);
+            }),
+            LogId::Hints => self.hint_fetched(now, job, object, out),
+        }
         self.settle(now, out);
     }
 
@@ -49,7 +52,7 @@ impl<D: Disk> Core<D> {
     /// [`Core::exchange_on`], since this may be called from within.
     pub(super) fn exchange_taken(&mut self, now: Now, job: u64, durable: bool, out: &mut Vec<Effect>) {
         let mut actions = Vec::new();
-        let tree = StoreTree { store: &self.store, actors: &self.actors };
+        let tree = StoreTree::of(&self.objects);
         self.anti_entropy.handle_taken(now.instant, job, durable, &tree, &mut actions);
         self.perform_sends(actions, out);
     }
@@ -72,7 +75,7 @@ impl<D: Disk> Core<D> {
         event: impl FnOnce(&mut AntiEntropy, &StoreTree<'_, D>, &mut Vec<Action>),
     ) {
         let mut actions = Vec::new();
-        let tree = StoreTree { store: &self.store, actors: &self.actors };
+        let tree = StoreTree::of(&self.objects);
         event(&mut self.anti_entropy, &tree, &mut actions);
         self.perform_sends(actions, out);
         self.exchange_on(now, out);
@@ -94,7 +97,9 @@ impl<D: Disk> Core<D> {
         for action in actions {
             match action {
                 Action::Send { to, message } => out.push(Effect::Send { to, message: Message::Exchange(message) }),
-                Action::Load { job, partition, key } => out.push(Effect::Fetch { job, partition, key }),
+                Action::Load { job, partition, key } => {
+                    out.push(Effect::Fetch { job, log: LogId::Objects, partition, key });
+                }
                 take @ Action::Take { .. } => self.exchange_actions.push_back(take),
             }
         }
@@ -107,7 +112,11 @@ pub fn key_hash(key: HashedKey) -> Option<KeyHash> {
     KeyHash::from_parts(key.fingerprint, key.tag)
 }
 
-impl<D: Disk> StoreTree<'_, D> {
+impl<'a, D: Disk> StoreTree<'a, D> {
+    pub(super) fn of(log: &'a Log<D>) -> Self {
+        Self { store: &log.store, actors: &log.actors }
+    }
+
     fn held_key(&self, listed: &Listed) -> HeldKey {
         HeldKey {
             key: HashedKey { fingerprint: listed.hash.fingerprint(), tag: listed.hash.tag() },

@@ -14,6 +14,7 @@ use crate::{
     coordinator::get::{GetCoordinator, Own, Progress, Theirs},
     effect::{Effect, ReplyTo},
     object::{VersionHash, view},
+    quorum::Voter,
 };
 
 /// A get under way.
@@ -21,6 +22,8 @@ pub(super) struct Get {
     pub coordinator: GetCoordinator,
     deadline: Instant,
     partition: u16,
+    /// The version that the others are told this core holds.
+    known: VersionHash,
     key: Key,
 }
 
@@ -41,38 +44,49 @@ impl<D: Disk> Core<D> {
         };
         self.statistics.gets += 1;
         let me = self.settings.me;
-        let others: Vec<Endpoint> =
-            self.ring.primaries(partition).iter().copied().filter(|&replica| replica != me).collect();
-        let mut coordinator = GetCoordinator::new(reply_to, needed, &others);
-        for &other in others.iter().filter(|other| self.down.contains(other)) {
-            coordinator.handle_probed(other, Theirs::Unknown);
+        let owns = self.owns(partition);
+        let voters: Vec<Voter> = Voter::owners(&self.ring, partition).collect();
+        let fallbacks = self.fallbacks(partition, get.consistency);
+        let mut coordinator = GetCoordinator::new(reply_to, me, needed, &voters, fallbacks);
+        for down in voters.iter().filter(|voter| self.down.contains(&voter.endpoint)) {
+            coordinator.handle_probed(down.endpoint, Theirs::Unknown);
         }
-        let (local, pending) = self.local(partition, get.key.encoded(), None);
+        let log = self.log_of(partition);
+        let (local, pending) = self.local(log, partition, get.key.encoded(), None);
         let key = get.key.clone();
-        let operation = self.begin(deadline, Underway::Get(Get { coordinator, deadline, partition, key: get.key }));
-        for &to in others.iter().filter(|other| !self.down.contains(other)) {
-            out.push(probe(now, to, operation, deadline, partition, local.version, &key));
+        let known = local.version;
+        let get = Get { coordinator, deadline, partition, known, key: get.key };
+        let operation = self.begin(now, deadline, Underway::Get(Box::new(get)));
+        for voter in voters.iter().filter(|voter| voter.endpoint != me && !self.down.contains(&voter.endpoint)) {
+            out.push(probe(now, voter.endpoint, operation, deadline, partition, known, &key));
         }
         if local.is_absent() {
-            return self.own_known(now, operation, Own::Absent, out);
+            let own = if owns { Own::Absent } else { Own::None };
+            return self.own_known(now, operation, own, out);
         }
-        match (self.store.recent(partition, key.encoded()), pending) {
+        match (self.recent(log, partition, key.encoded()), pending) {
             (Some(body), None) => self.own_known(now, operation, Own::Body(body), out),
             // What a crash could still take back is not shown.
             (Some(body), Some(sequence)) => {
-                self.when_durable(sequence, Waiter::Get { operation, body });
+                self.when_durable(log, sequence, Waiter::Get { operation, body });
                 self.get_progress(now, operation, out);
             }
             (None, _) => {
                 self.statistics.get_loads += 1;
-                self.load(partition, key, Load::Get { operation }, out);
+                self.load(log, partition, key, Load::Get { operation }, out);
                 self.get_progress(now, operation, out);
             }
         }
     }
 
-    /// The own copy was read.
+    /// The own copy was read. It may be newer than when it was asked for, and then not yet on disk.
     pub(super) fn own_loaded(&mut self, now: Now, operation: u64, loaded: &Loaded, out: &mut Vec<Effect>) {
+        if let (Some(Underway::Get(get)), Ok(Some(body))) = (self.operations.get(&operation), loaded) {
+            let log = self.log_of(get.partition);
+            if let (_, Some(sequence)) = self.local(log, get.partition, get.key.encoded(), None) {
+                return self.when_durable(log, sequence, Waiter::Get { operation, body: body.clone() });
+            }
+        }
         let own = match loaded {
             Ok(Some(body)) => Own::Body(body.clone()),
             // It was there when the get began; a partition that leaves takes its keys along.
@@ -88,6 +102,7 @@ impl<D: Disk> Core<D> {
 
     /// Another replica answered.
     pub(super) fn probed(&mut self, now: Now, from: Endpoint, probed: &ArchivedProbed, out: &mut Vec<Effect>) {
+        self.answered(now, from, out);
         let operation = probed.operation.to_native();
         let theirs = match &probed.version {
             ArchivedProbedVersion::Same => Theirs::Same,
@@ -105,6 +120,8 @@ impl<D: Disk> Core<D> {
             self.statistics.divergent += u64::from(matches!(theirs, Theirs::Absent | Theirs::Object(_)));
             get.coordinator.handle_probed(from, theirs);
             self.get_progress(now, operation, out);
+        } else {
+            self.hint_probed(now, from, operation, &theirs, out);
         }
     }
 
@@ -123,8 +140,13 @@ impl<D: Disk> Core<D> {
         }
     }
 
-    fn get_progress(&mut self, now: Now, operation: u64, out: &mut Vec<Effect>) {
+    pub(super) fn get_progress(&mut self, now: Now, operation: u64, out: &mut Vec<Effect>) {
         let Some(Underway::Get(get)) = self.operations.get_mut(&operation) else { return };
+        let engaged = get.coordinator.engage();
+        // Who has lost its own copy has to be told everything.
+        let known = if get.coordinator.own_is_lost() { NONE_KNOWN } else { get.known };
+        let ask = |to| probe(now, to, operation, get.deadline, get.partition, known, &get.key);
+        out.extend(engaged.into_iter().map(ask));
         // A body that is no object counts as lost; the second look goes on without it.
         let progress = get.coordinator.progress(&self.sealer, get.key.encoded()).or_else(|_| {
             self.statistics.malformed += 1;

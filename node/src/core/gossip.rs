@@ -80,6 +80,8 @@ impl<D: Disk> Core<D> {
             self.ring = Rc::new(ring);
         }
         let ring = self.ring.clone();
+        self.hand_off(now, out, |handoff, tree, actions| handoff.handle_ring(now.instant, ring, tree, actions));
+        let ring = self.ring.clone();
         self.exchange(now, out, |exchanges, _, actions| exchanges.handle_ring(now.instant, ring, actions));
         out.push(Effect::MembersChanged);
     }

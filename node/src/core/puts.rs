@@ -1,13 +1,14 @@
 //! Puts that this core coordinates: from the request to the fan-out.
 
 use bytes::Bytes;
-use quorate_engine::{Append, AppendError, ReadError, Sequence, disk::Disk, versions::Versions};
+use quorate_engine::{AppendError, ReadError, Sequence, disk::Disk};
 use quorate_net::{
-    id::Endpoint,
+    id::{Endpoint, NodeId},
+    key::Key,
     message::{ArchivedReplicated, Durability, Failure, Message, Put, Replicate, Replicated},
 };
 
-use super::{Core, Load, Loaded, Underway, Waiter, micros_left};
+use super::{Core, Load, Loaded, LogId, Waiter, micros_left};
 use crate::{
     clock::{Instant, Now},
     context::Context,
@@ -36,6 +37,17 @@ impl PutJob {
     }
 }
 
+/// A put that was made, from the fan-out on.
+pub(super) struct Underway {
+    pub(super) coordinator: PutCoordinator,
+    deadline: Instant,
+    partition: u16,
+    durable: bool,
+    base: VersionHash,
+    key: Key,
+    body: Bytes,
+}
+
 /// An object that this core is about to send to the other replicas.
 struct FanOut {
     base: VersionHash,
@@ -62,15 +74,16 @@ impl<D: Disk> Core<D> {
             return self.deferred.push_back(job);
         };
         let key = job.put.key.encoded().clone();
-        let (mut local, pending) = self.local(job.partition, &key, loaded);
+        let log = self.log_of(job.partition);
+        let (mut local, pending) = self.local(log, job.partition, &key, loaded);
         if job.lost == Some(local.version) {
             // What is here cannot be read: the new actor starts from nothing, and the others keep what they hold.
             local = Local::absent();
         }
         if let Some(token) = job.put.token {
             // A retry is recognised by the objects that carry its token: the body must be seen.
-            if !local.is_absent() && !self.add_body(&mut local, job.partition, &key) {
-                return self.load_for_put(job, out);
+            if !local.is_absent() && !self.add_body(&mut local, log, job.partition, &key) {
+                return self.load_for_put(log, job, out);
             }
             let known = self.tokens.contains(&key, token)
                 || local.object.iter().flat_map(|o| &o.siblings).any(|sibling| sibling.token == Some(token));
@@ -82,11 +95,14 @@ impl<D: Disk> Core<D> {
         let dot = Dot { actor, counter: self.counter + 1 };
         let sibling = Sibling { dot, timestamp_ms: now.wall_ms, token: job.put.token, value: job.put.value.clone() };
         let made = written(&local, context.as_ref(), sibling.clone()).or_else(|| {
-            self.add_body(&mut local, job.partition, &key).then(|| written(&local, context.as_ref(), sibling))?
+            self.add_body(&mut local, log, job.partition, &key).then(|| written(&local, context.as_ref(), sibling))?
         });
-        let Some(made) = made else { return self.load_for_put(job, out) };
-        match self.append_own(&job, &local, &made) {
+        let Some(made) = made else { return self.load_for_put(log, job, out) };
+        match self.append_own(log, &job, &local, &made) {
             Ok(fan_out) => {
+                if log == LogId::Hints {
+                    self.hint_taken(now, job.partition, &key, local.is_absent(), out);
+                }
                 self.counter = dot.counter;
                 if let Some(token) = job.put.token {
                     self.tokens.insert(&key, token);
@@ -105,7 +121,8 @@ impl<D: Disk> Core<D> {
                 self.put(now, job, object, out);
             }
             Err(ReadError::Corrupt { .. }) => {
-                let (local, _) = self.local(job.partition, job.put.key.encoded(), None);
+                let log = self.log_of(job.partition);
+                let (local, _) = self.local(log, job.partition, job.put.key.encoded(), None);
                 job.lost = Some(local.version);
                 self.put(now, job, None, out);
             }
@@ -122,12 +139,12 @@ impl<D: Disk> Core<D> {
         Ok((quorum, put.context.as_ref().map(open).transpose()?))
     }
 
-    fn load_for_put(&mut self, job: PutJob, out: &mut Vec<Effect>) {
+    fn load_for_put(&mut self, log: LogId, job: PutJob, out: &mut Vec<Effect>) {
         self.statistics.put_loads += 1;
-        self.load(job.partition, job.put.key.clone(), Load::Put(job), out);
+        self.load(log, job.partition, job.put.key.clone(), Load::Put(job), out);
     }
 
-    fn append_own(&mut self, job: &PutJob, local: &Local, made: &Written) -> Result<FanOut, Failure> {
+    fn append_own(&mut self, log: LogId, job: &PutJob, local: &Local, made: &Written) -> Result<FanOut, Failure> {
         let siblings_max = self.settings.siblings_max;
         if made.object.siblings.len() > siblings_max {
             return Err(Failure::TooManySiblings { limit: siblings_max as u16 });
@@ -137,9 +154,11 @@ impl<D: Disk> Core<D> {
             return Err(Failure::TooLarge { limit: self.settings.object_bytes_max as u32 });
         }
         let key = job.put.key.encoded();
-        let summary = self.actors.summarise(&body).expect("what was encoded here is an object");
-        let append = Append { partition: job.partition, key, body: &[&body], summary };
-        let sequence = self.store.append(append).map_err(|error| match error {
+        let appended = match log {
+            LogId::Objects => self.objects.append(job.partition, key, &body),
+            LogId::Hints => self.hints.append(job.partition, key, &body),
+        };
+        let sequence = appended.map_err(|error| match error {
             AppendError::Full => Failure::DiskFull,
             AppendError::Busy => Failure::Overloaded { retry_after_us: 10_000 },
             AppendError::TooLarge => Failure::TooLarge { limit: self.settings.object_bytes_max as u32 },
@@ -184,58 +203,93 @@ impl<D: Disk> Core<D> {
     }
 
     fn fan_out(&mut self, now: Now, job: &PutJob, quorum: u8, fan_out: FanOut, out: &mut Vec<Effect>) {
-        let (me, durability) = (self.settings.me, job.put.durability);
-        let replicas: Vec<Endpoint> = self.ring.primaries(job.partition).to_vec();
+        let (me, durability, consistency) = (self.settings.me, job.put.durability, job.put.consistency);
+        let voters = self.voters(job.partition);
+        let fallbacks = self.fallbacks(job.partition, consistency);
         let FanOut { base, body, context, replaced, pending } = fan_out;
-        let mut put = PutCoordinator::new(job.reply_to, me, durability, quorum, &replicas, context, replaced);
+        let outcome = (context, replaced);
+        let mut coordinator = PutCoordinator::new(job.reply_to, me, durability, quorum, &voters, fallbacks, outcome);
+        coordinator.handle_own_appended();
         if pending.is_none() {
-            put.handle_own(true);
+            coordinator.handle_own(true);
         }
-        for &replica in replicas.iter().filter(|replica| self.down.contains(replica)) {
-            put.handle_unreachable(replica);
+        for down in voters.iter().filter(|voter| self.down.contains(&voter.endpoint)) {
+            coordinator.handle_unreachable(down.endpoint);
         }
-        let operation = self.begin(job.deadline, Underway::Put(put));
-        for &to in replicas.iter().filter(|&&replica| replica != me && !self.down.contains(&replica)) {
+        let put = Underway {
+            coordinator,
+            deadline: job.deadline,
+            partition: job.partition,
+            durable: durability == Durability::Durable,
+            base,
+            key: job.put.key.clone(),
+            body,
+        };
+        let up = voters.iter().filter(|voter| voter.endpoint != me && !self.down.contains(&voter.endpoint));
+        let sends: Vec<_> = up.map(|voter| (voter.endpoint, None)).collect();
+        let operation = self.begin(now, job.deadline, super::Underway::Put(Box::new(put)));
+        self.send_put(now, operation, sends, out);
+        if let Some(sequence) = pending {
+            self.when_durable(self.log_of(job.partition), sequence, Waiter::Put { operation });
+        }
+        self.put_progress(now, operation, out);
+    }
+
+    fn send_put(&mut self, now: Now, operation: u64, to: Vec<(Endpoint, Option<NodeId>)>, out: &mut Vec<Effect>) {
+        let Some(super::Underway::Put(put)) = self.operations.get(&operation) else { return };
+        for (to, hint_for) in to {
             let replicate = Replicate {
                 operation,
-                timeout_us: micros_left(now, job.deadline),
-                partition: job.partition,
-                durable: durability == Durability::Durable,
-                hint_for: None,
-                base: base.0,
-                key: job.put.key.clone(),
-                body: body.clone(),
+                timeout_us: micros_left(now, put.deadline),
+                partition: put.partition,
+                durable: put.durable,
+                hint_for,
+                base: put.base.0,
+                key: put.key.clone(),
+                body: put.body.clone(),
             };
             out.push(Effect::Send { to, message: Message::Replicate(replicate) });
         }
-        if let Some(sequence) = pending {
-            self.when_durable(sequence, Waiter::Put { operation });
-        }
-        self.put_progress(operation, out);
     }
 
     /// The own copy is on disk, or never will be.
-    pub(super) fn own_durable(&mut self, operation: u64, durable: bool, out: &mut Vec<Effect>) {
-        if let Some(Underway::Put(put)) = self.operations.get_mut(&operation) {
-            put.handle_own(durable);
-            self.put_progress(operation, out);
+    pub(super) fn own_durable(&mut self, now: Now, operation: u64, durable: bool, out: &mut Vec<Effect>) {
+        if let Some(super::Underway::Put(put)) = self.operations.get_mut(&operation) {
+            put.coordinator.handle_own(durable);
+            self.put_progress(now, operation, out);
         }
     }
 
     /// A replica answered.
-    pub(super) fn replicated(&mut self, from: Endpoint, replicated: &ArchivedReplicated, out: &mut Vec<Effect>) {
+    pub(super) fn replicated(
+        &mut self,
+        now: Now,
+        from: Endpoint,
+        replicated: &ArchivedReplicated,
+        out: &mut Vec<Effect>,
+    ) {
+        self.answered(now, from, out);
         let Ok(Replicated { operation, outcome }) =
             rkyv::deserialize::<Replicated, rkyv::rancor::Infallible>(replicated);
-        if let Some(Underway::Put(put)) = self.operations.get_mut(&operation) {
-            put.handle_replicated(from, outcome);
-            self.put_progress(operation, out);
+        if let Some(super::Underway::Put(put)) = self.operations.get_mut(&operation) {
+            put.coordinator.handle_replicated(from, outcome);
+            self.put_progress(now, operation, out);
+        } else {
+            self.hint_replicated(now, from, operation, outcome, out);
         }
     }
 
-    pub(super) fn put_progress(&mut self, operation: u64, out: &mut Vec<Effect>) {
-        let Some(Underway::Put(put)) = self.operations.get_mut(&operation) else { return };
-        let answer = put.answer();
-        if put.is_complete() {
+    pub(super) fn put_progress(&mut self, now: Now, operation: u64, out: &mut Vec<Effect>) {
+        let Some(super::Underway::Put(put)) = self.operations.get_mut(&operation) else { return };
+        let engaged = put.coordinator.engage();
+        if !engaged.is_empty() {
+            self.statistics.hints_sent += engaged.len() as u64;
+            let hints = engaged.into_iter().map(|(to, primary)| (to, Some(primary))).collect();
+            self.send_put(now, operation, hints, out);
+        }
+        let Some(super::Underway::Put(put)) = self.operations.get_mut(&operation) else { return };
+        let answer = put.coordinator.answer();
+        if put.coordinator.is_complete() {
             self.operations.remove(&operation);
         }
         if let Some((reply_to, outcome)) = answer {

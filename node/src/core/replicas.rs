@@ -3,18 +3,14 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use quorate_engine::{
-    Append, AppendError, ReadError, Sequence,
-    disk::Disk,
-    versions::{Summary, Versions},
-};
+use quorate_engine::{AppendError, ReadError, disk::Disk};
 use quorate_net::{
     id::Endpoint,
     key::{self, Key},
     message::{ArchivedProbe, ArchivedReplicate, Message, Probed, ProbedVersion, ReplicaOutcome, Replicated},
 };
 
-use super::{Core, Load, Loaded, Waiter};
+use super::{Core, Load, Loaded, LogId, Waiter};
 use crate::{
     clock::{Instant, Now},
     coordinator::Local,
@@ -42,8 +38,9 @@ pub(super) enum Sender {
 
 /// An object that waits for the body of what is here.
 pub(super) struct ReplicateJob {
-    pub(super) sender: Sender,
+    sender: Sender,
     deadline: Instant,
+    hint: bool,
     partition: u16,
     durable: bool,
     base: VersionHash,
@@ -52,15 +49,18 @@ pub(super) struct ReplicateJob {
 }
 
 /// A version that waits for its body.
-#[derive(Clone, Copy)]
 pub(super) struct ProbeJob {
     from: Endpoint,
     operation: u64,
+    partition: u16,
+    key: Key,
 }
 
 /// An object as it came, wherever its bytes lie.
 struct Incoming<'a> {
     sender: Sender,
+    /// This core is asked to keep it for an owner.
+    hint: bool,
     partition: u16,
     durable: bool,
     base: VersionHash,
@@ -73,6 +73,7 @@ impl<D: Disk> Core<D> {
     pub(super) fn replicate(&mut self, now: Now, from: Endpoint, replicate: &ArchivedReplicate, out: &mut Vec<Effect>) {
         let incoming = Incoming {
             sender: Sender::Coordinator { to: from, operation: replicate.operation.to_native() },
+            hint: replicate.hint_for.is_some(),
             partition: replicate.partition.to_native(),
             durable: replicate.durable,
             base: VersionHash(replicate.base.to_native()),
@@ -95,7 +96,7 @@ impl<D: Disk> Core<D> {
     ) {
         let sender = Sender::Exchange { job };
         let base = VersionHash::ABSENT;
-        let incoming = Incoming { sender, partition, durable: true, base, key: key.encoded(), body };
+        let incoming = Incoming { sender, hint: false, partition, durable: true, base, key: key.encoded(), body };
         self.take_in(now, now.instant + self.settings.timeout, &incoming, out);
     }
 
@@ -103,17 +104,18 @@ impl<D: Disk> Core<D> {
         if let Some(refusal) = self.refusal(incoming) {
             return self.tell_outcome(now, incoming.sender, refusal, out);
         }
-        if let Some(body_needed) = self.take(now, incoming, None, out) {
+        if let Some((log, body_needed)) = self.take(now, incoming, None, out) {
             let job = ReplicateJob {
                 sender: incoming.sender,
                 deadline,
+                hint: incoming.hint,
                 partition: incoming.partition,
                 durable: incoming.durable,
                 base: incoming.base,
                 key: body_needed,
                 body: Bytes::copy_from_slice(incoming.body),
             };
-            self.load_for_replica(job, out);
+            self.load_for_replica(log, job, out);
         }
     }
 
@@ -130,14 +132,19 @@ impl<D: Disk> Core<D> {
         }
         let incoming = Incoming {
             sender: job.sender,
+            hint: job.hint,
             partition: job.partition,
             durable: job.durable,
             base: job.base,
             key: job.key.encoded(),
             body: &job.body,
         };
-        if self.take(now, &incoming, loaded, out).is_some() {
-            self.load_for_replica(job, out);
+        // The ring may have changed meanwhile.
+        if let Some(refusal) = self.refusal(&incoming) {
+            return self.tell_outcome(now, job.sender, refusal, out);
+        }
+        if let Some((log, _)) = self.take(now, &incoming, loaded, out) {
+            self.load_for_replica(log, job, out);
         }
     }
 
@@ -146,41 +153,51 @@ impl<D: Disk> Core<D> {
         let (operation, partition) = (probe.operation.to_native(), probe.partition.to_native());
         let key = probe.key.encoded();
         self.statistics.probed += 1;
-        if key::check(key).is_err() || self.ring.partition(key::name_of(key)) != partition || !self.owns(partition) {
+        if key::check(key).is_err() || self.ring.partition(key::name_of(key)) != partition {
             return Self::tell_version(from, operation, ProbedVersion::Unknown, out);
         }
         let known = VersionHash(probe.known.to_native());
-        let (local, pending) = self.local(partition, key, None);
-        let version = if local.version == known {
+        let log = self.log_of(partition);
+        let (local, pending) = self.local(log, partition, key, None);
+        let version = if log == LogId::Hints && local.is_absent() {
+            // Who holds no hint knows nothing of the key, not even that it is absent.
+            ProbedVersion::Unknown
+        } else if local.version == known {
             ProbedVersion::Same
         } else if local.is_absent() {
             ProbedVersion::Absent
-        } else if let Some(body) = self.store.recent(partition, key) {
+        } else if let Some(body) = self.recent(log, partition, key) {
             ProbedVersion::Object(body)
         } else if self.queue_length() >= self.settings.operations_max {
             ProbedVersion::Unknown
         } else {
             self.statistics.get_loads += 1;
             let key = Key::from_encoded(Bytes::copy_from_slice(key)).expect("checked above");
-            return self.load(partition, key, Load::Probe(ProbeJob { from, operation }), out);
+            let job = ProbeJob { from, operation, partition, key: key.clone() };
+            return self.load(log, partition, key, Load::Probe(job), out);
         };
         match pending {
             // What a crash could still take back is not shown.
             Some(_) if self.queue_length() >= self.settings.operations_max => {
                 Self::tell_version(from, operation, ProbedVersion::Unknown, out);
             }
-            Some(sequence) => self.when_durable(sequence, Waiter::Probed { to: from, operation, version }),
+            Some(sequence) => self.when_durable(log, sequence, Waiter::Probed { to: from, operation, version }),
             None => Self::tell_version(from, operation, version, out),
         }
     }
 
-    /// The body for a probe was read. It was on disk, so it may be shown.
-    pub(super) fn probe_loaded(&mut self, job: ProbeJob, loaded: &Loaded, out: &mut Vec<Effect>) {
+    /// The body for a probe was read. It may be newer than when it was asked for, and then not yet on disk.
+    pub(super) fn probe_loaded(&mut self, job: &ProbeJob, loaded: &Loaded, out: &mut Vec<Effect>) {
+        let &ProbeJob { from, operation, partition, ref key } = job;
         let version = match loaded {
             Ok(Some(body)) => ProbedVersion::Object(body.clone()),
             Ok(None) | Err(_) => ProbedVersion::Unknown,
         };
-        Self::tell_version(job.from, job.operation, version, out);
+        let log = self.log_of(partition);
+        match self.local(log, partition, key.encoded(), None) {
+            (_, Some(sequence)) => self.when_durable(log, sequence, Waiter::Probed { to: from, operation, version }),
+            _ => Self::tell_version(from, operation, version, out),
+        }
     }
 
     /// What was taken is on disk, or never will be.
@@ -209,7 +226,7 @@ impl<D: Disk> Core<D> {
     fn refusal(&mut self, incoming: &Incoming<'_>) -> Option<ReplicaOutcome> {
         let ours = key::check(incoming.key).is_ok()
             && self.ring.partition(key::name_of(incoming.key)) == incoming.partition
-            && self.owns(incoming.partition);
+            && (incoming.hint || self.keeps(incoming.partition));
         if !ours {
             return Some(ReplicaOutcome::NotOwner);
         }
@@ -221,24 +238,26 @@ impl<D: Disk> Core<D> {
         None
     }
 
-    /// Stores what is to be stored, and acknowledges now or when it is on disk. `Some`: the body of this key is needed.
+    /// Stores what is to be stored, and acknowledges now or when it is on disk. `Some`: the body of this key in this log is
+    /// needed.
     fn take(
         &mut self,
         now: Now,
         incoming: &Incoming<'_>,
         loaded: Option<&Loaded>,
         out: &mut Vec<Effect>,
-    ) -> Option<Key> {
+    ) -> Option<(LogId, Key)> {
         let &Incoming { sender, partition, key, .. } = incoming;
+        let log = self.log_of(partition);
         let Ok(object) = view(incoming.body) else {
             self.statistics.malformed += 1;
             self.tell_outcome(now, sender, ReplicaOutcome::Malformed, out);
             return None;
         };
         let body = loaded.and_then(|loaded| loaded.as_ref().ok()).and_then(Option::as_ref);
-        let (mut local, pending) = self.local(partition, key, body.and_then(|body| Object::decode(body).ok()));
+        let (mut local, pending) = self.local(log, partition, key, body.and_then(|body| Object::decode(body).ok()));
         let mut decision = decide(&local, object, incoming.base);
-        if decision == Decision::NeedBody && self.add_body(&mut local, partition, key) {
+        if decision == Decision::NeedBody && self.add_body(&mut local, log, partition, key) {
             decision = decide(&local, object, incoming.base);
         }
         let lost = matches!(loaded, Some(Err(ReadError::Corrupt { .. })));
@@ -248,17 +267,19 @@ impl<D: Disk> Core<D> {
         }
         let appended = match decision {
             Decision::NeedBody if !lost => {
-                return Some(Key::from_encoded(Bytes::copy_from_slice(key)).expect("checked by refusal"));
+                return Some((log, Key::from_encoded(Bytes::copy_from_slice(key)).expect("checked by refusal")));
             }
             // What was here cannot be read any more: the coordinator's object is what is left.
-            Decision::NeedBody | Decision::Take => {
-                self.append(partition, key, incoming.body, self.actors.summary(object))
+            Decision::NeedBody | Decision::Take => match log {
+                LogId::Objects => self.objects.append_view(partition, key, incoming.body, object),
+                LogId::Hints => self.hints.append_view(partition, key, incoming.body, object),
             }
-            Decision::Store(both) => {
-                let body = both.encode();
-                let summary = self.actors.summarise(&body).expect("what was encoded here is an object");
-                self.append(partition, key, &body, summary)
+            .map(Some),
+            Decision::Store(ref both) => match log {
+                LogId::Objects => self.objects.append(partition, key, &both.encode()),
+                LogId::Hints => self.hints.append(partition, key, &both.encode()),
             }
+            .map(Some),
             Decision::Keep => Ok(pending),
         };
         // A write that was refused is not known here: its retry must be made anew.
@@ -268,43 +289,40 @@ impl<D: Disk> Core<D> {
             }
         }
         self.statistics.replicated += 1;
+        if log == LogId::Hints && decision != Decision::Keep && appended.is_ok() {
+            self.hint_taken(now, partition, key, local.is_absent(), out);
+        }
         let told = match appended {
             Ok(Some(sequence)) if incoming.durable => {
                 self.exchange_waits += usize::from(matches!(sender, Sender::Exchange { .. }));
-                self.when_durable(sequence, Waiter::Replicated(sender));
+                self.when_durable(log, sequence, Waiter::Replicated(sender));
                 return None;
             }
             Ok(None) => ReplicaOutcome::Durable,
             Ok(Some(_)) => ReplicaOutcome::Buffered,
-            Err(refusal) => refusal,
+            Err(error) => refusal_of(error),
         };
         self.tell_outcome(now, sender, told, out);
         None
     }
 
-    fn append(
-        &mut self,
-        partition: u16,
-        key: &[u8],
-        body: &[u8],
-        summary: Summary,
-    ) -> Result<Option<Sequence>, ReplicaOutcome> {
-        self.store.append(Append { partition, key, body: &[body], summary }).map(Some).map_err(|error| match error {
-            AppendError::Full => ReplicaOutcome::DiskFull,
-            AppendError::Busy => ReplicaOutcome::Overloaded,
-            AppendError::TooLarge => ReplicaOutcome::TooLarge,
-            _ => ReplicaOutcome::StoreFailed,
-        })
-    }
-
-    fn load_for_replica(&mut self, job: ReplicateJob, out: &mut Vec<Effect>) {
+    fn load_for_replica(&mut self, log: LogId, job: ReplicateJob, out: &mut Vec<Effect>) {
         self.statistics.put_loads += 1;
-        self.load(job.partition, job.key.clone(), Load::Replicate(job), out);
+        self.load(log, job.partition, job.key.clone(), Load::Replicate(job), out);
     }
 
-    /// What this core knows of a key, for tests and tools.
+    /// What a log of this core holds of a key, for tests and tools.
     #[must_use]
-    pub fn local_version(&self, key: &Key) -> Local {
-        self.local(self.ring.partition(key.name()), key.encoded(), None).0
+    pub fn local_version(&self, log: LogId, key: &Key) -> Local {
+        self.local(log, self.ring.partition(key.name()), key.encoded(), None).0
+    }
+}
+
+fn refusal_of(error: AppendError) -> ReplicaOutcome {
+    match error {
+        AppendError::Full => ReplicaOutcome::DiskFull,
+        AppendError::Busy => ReplicaOutcome::Overloaded,
+        AppendError::TooLarge => ReplicaOutcome::TooLarge,
+        _ => ReplicaOutcome::StoreFailed,
     }
 }

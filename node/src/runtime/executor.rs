@@ -13,7 +13,10 @@ use std::{
 
 use futures_lite::future;
 use glommio::{Task, spawn_local, timer::Timer};
-use quorate_engine::{Config as StoreConfig, Sequence, Watermark, disk::dma::DmaDisk};
+use quorate_engine::{
+    Config as StoreConfig, Sequence, Store, Watermark,
+    disk::{Disk, dma::DmaDisk},
+};
 use quorate_net::{
     frame,
     id::{CoreId, Endpoint},
@@ -32,6 +35,7 @@ use super::{
 use crate::{
     config::{Cluster, Config},
     context::Sealer,
+    core::LogId,
     start::{Layout, StartError, Started, start},
 };
 
@@ -55,6 +59,7 @@ pub(super) struct CorePlan {
     pub me: Endpoint,
     pub config: Arc<Config>,
     pub store: StoreConfig,
+    pub hints: StoreConfig,
     pub data: PathBuf,
     pub cluster: u64,
     pub seat: MeshSeat<Vec<u8>>,
@@ -87,23 +92,26 @@ pub(super) async fn run(plan: CorePlan) -> Result<(), ServeError> {
 }
 
 async fn serve(plan: CorePlan) -> Result<(), ServeError> {
-    let CorePlan { me, config, store, data, cluster, seat, signals } = plan;
+    let CorePlan { me, config, store, hints, data, cluster, seat, signals } = plan;
     let _heartbeat = heartbeat();
     let transport = Transport::new(BUFFERED_BYTES_MAX);
     // The ports first: a node that is already running is told apart before its files are touched.
     let ports = Ports::bind(&config, me.core).map_err(ServeError::Bind)?;
     let epoch = Instant::now();
-    let started = open(&config, me, store, data, cluster, epoch).await?;
+    let started = open(&config, me, (store, hints), data, cluster, epoch).await?;
     // Before anything is waited for: a store that is closed needs them, also when another core did not start.
     for task in started.tasks {
         spawn_local(task).detach();
     }
     let Some((mesh, receivers)) = future::or(async { Some(seat.join().await) }, stopped(&signals)).await else {
         started.core.store().close().await;
+        started.core.hint_store().close().await;
         return Ok(());
     };
     let shell = Shell::new(started.core, epoch, mesh);
-    spawn_local(watch_store(shell.clone())).detach();
+    let (objects, hints) = shell.look(|core| (core.store().clone(), core.hint_store().clone()));
+    spawn_local(watch_log(shell.clone(), objects, LogId::Objects)).detach();
+    spawn_local(watch_log(shell.clone(), hints, LogId::Hints)).detach();
     for receiver in receivers {
         spawn_local(receive(shell.clone(), receiver)).detach();
     }
@@ -124,8 +132,9 @@ async fn serve(plan: CorePlan) -> Result<(), ServeError> {
     for connection in transport.connections() {
         connection.close();
     }
-    let store = shell.look(|core| core.store().clone());
+    let (store, hints) = shell.look(|core| (core.store().clone(), core.hint_store().clone()));
     store.close().await;
+    hints.close().await;
     Ok(())
 }
 
@@ -187,7 +196,7 @@ impl Ports {
 async fn open(
     config: &Config,
     me: Endpoint,
-    store: StoreConfig,
+    (store, hints): (StoreConfig, StoreConfig),
     data: PathBuf,
     cluster: u64,
     epoch: Instant,
@@ -197,7 +206,9 @@ async fn open(
     let layout = Layout { cluster, me, cores: config.member().cores };
     let sealer = Sealer::new(config.cluster.secret.expose());
     let now = || instant_since(epoch);
-    start(disk, store, layout, config.settings(me), config.belonging(), sealer, random_u64(), now).await.map_err(failed)
+    start(disk, store, hints, layout, config.settings(me), config.belonging(), sealer, random_u64(), now)
+        .await
+        .map_err(failed)
 }
 
 /// Connects to the cores that wait for this one to do so: those that come after it.
@@ -214,20 +225,23 @@ fn connect_peers(shell: &Rc<Shell>, transport: &Transport, config: &Config, iden
 }
 
 /// Tells the machine what became durable.
-async fn watch_store(shell: Rc<Shell>) {
-    let store = shell.look(|core| core.store().clone());
+async fn watch_log<D: Disk>(shell: Rc<Shell>, store: Store<D>, log: LogId) {
     let mut seen = match store.durable() {
         Watermark::Durable(upto) => upto,
         Watermark::Failed => Sequence::default(),
     };
     loop {
         let watermark = store.advanced(seen).await;
-        shell.drive(|core, now, out| core.handle_store(now, watermark, out));
+        shell.drive(|core, now, out| core.handle_log(now, log, watermark, out));
         match watermark {
             Watermark::Durable(upto) => seen = upto,
             Watermark::Failed => {
                 let reason = store.failure().unwrap_or_else(|| "unknown".into());
-                eprintln!("core {}: the store failed and is read-only until the next start: {reason}", shell.me());
+                let what = match log {
+                    LogId::Objects => "the store",
+                    LogId::Hints => "the store of hints",
+                };
+                eprintln!("core {}: {what} failed and is read-only until the next start: {reason}", shell.me());
                 return;
             }
         }

@@ -30,6 +30,7 @@ use crate::{
     anti_entropy,
     config::{self, Config},
     core::{Belonging, Settings},
+    hinted_handoff,
     membership::{
         GossipConfig,
         state::{ClusterState, Description, founding_identity},
@@ -46,6 +47,12 @@ const IO_MEMORY_BYTES: usize = 256 << 10;
 
 /// Shorter ones can make an executor park for good.
 const PREEMPT_TIMER: Duration = Duration::from_millis(10);
+
+/// Replicas that have not answered for so long are stood in for. Far more than an answer takes, far less than a client waits.
+const PATIENCE: Duration = Duration::from_millis(100);
+
+/// Hints are read once, in turn.
+const HINT_CACHE_BYTES: usize = 1 << 20;
 
 /// A core whose tick stands still for so long is reported.
 const STALL: Duration = Duration::from_secs(2);
@@ -89,6 +96,7 @@ pub fn run(config: Config, stop: &AtomicBool, ready: impl FnOnce()) -> Result<()
             me: Endpoint::new(config.node, seat.core()),
             config: config.clone(),
             store: config.store(seat.core()),
+            hints: config.hints(seat.core()),
             data: core.data.clone(),
             cluster: config.cluster_hash(),
             seat,
@@ -176,6 +184,7 @@ impl Config {
             read_quorum: self.cluster.read_quorum,
             write_quorum: self.cluster.write_quorum,
             timeout: self.limits.timeout,
+            patience: PATIENCE,
             value_bytes_max: self.limits.value as usize,
             object_bytes_max: self.limits.object as usize,
             siblings_max: self.limits.siblings.into(),
@@ -184,6 +193,7 @@ impl Config {
             replicas: self.cluster.replicas,
             gossip: GossipConfig::default(),
             exchanges: anti_entropy::Settings::typical(me),
+            hints: hinted_handoff::Settings::typical(),
         }
     }
 
@@ -236,6 +246,14 @@ impl Config {
         config.queue_bytes_max = store.queue as usize;
         config.cache_bytes = store.cache as usize;
         config.checkpoint_log_bytes = store.checkpoint_every;
+        config
+    }
+
+    /// The store of hints: as the other, but most of the time it is empty.
+    pub(super) fn hints(&self, core: CoreId) -> StoreConfig {
+        let mut config = self.store(core);
+        config.segments_ready = 1;
+        config.cache_bytes = HINT_CACHE_BYTES;
         config
     }
 }

@@ -8,17 +8,21 @@ use std::{
 };
 
 use ahash::AHashMap;
-use quorate_engine::disk::dma::DmaDisk;
+use quorate_engine::{
+    Store,
+    disk::{Disk, dma::DmaDisk},
+};
 use quorate_net::{
     frame,
     id::{CoreId, Endpoint},
-    message::{ArchivedMessage, Message, Reply, Request},
+    key::Key,
+    message::{ArchivedMessage, Message, Reply, Request, exchange::HashedKey},
     transport::{Connection, Mesh},
 };
 
 use crate::{
     clock::{Instant, Now},
-    core::Core,
+    core::{Core, LogId},
     effect::Effect,
     start::{fetch, store_incarnation},
 };
@@ -143,23 +147,19 @@ impl Shell {
                     answered(reply);
                 }
             }
-            Effect::Load { load, partition, key } => {
-                let shell = self.clone();
-                let store = self.core.borrow().store().clone();
-                glommio::spawn_local(async move {
-                    let loaded = store.read(partition, key.encoded()).await;
-                    shell.drive(|core, now, out| core.handle_loaded(now, load, &loaded, out));
-                })
-                .detach();
+            Effect::Load { load, log, partition, key } => {
+                let core = self.core.borrow();
+                match log {
+                    LogId::Objects => self.load(core.store().clone(), load, partition, key),
+                    LogId::Hints => self.load(core.hint_store().clone(), load, partition, key),
+                }
             }
-            Effect::Fetch { job, partition, key } => {
-                let shell = self.clone();
-                let store = self.core.borrow().store().clone();
-                glommio::spawn_local(async move {
-                    let object = fetch(&store, partition, key).await;
-                    shell.drive(|core, now, out| core.handle_fetched(now, job, object, out));
-                })
-                .detach();
+            Effect::Fetch { job, log, partition, key } => {
+                let core = self.core.borrow();
+                match log {
+                    LogId::Objects => self.fetch(core.store().clone(), job, log, partition, key),
+                    LogId::Hints => self.fetch(core.hint_store().clone(), job, log, partition, key),
+                }
             }
             // Who belongs is what the configuration lists, and all of those are connected already.
             Effect::MembersChanged => {}
@@ -177,6 +177,24 @@ impl Shell {
                 .detach();
             }
         }
+    }
+
+    fn load<D: Disk>(self: &Rc<Self>, store: Store<D>, load: u64, partition: u16, key: Key) {
+        let shell = self.clone();
+        glommio::spawn_local(async move {
+            let loaded = store.read(partition, key.encoded()).await;
+            shell.drive(|core, now, out| core.handle_loaded(now, load, &loaded, out));
+        })
+        .detach();
+    }
+
+    fn fetch<D: Disk>(self: &Rc<Self>, store: Store<D>, job: u64, log: LogId, partition: u16, key: HashedKey) {
+        let shell = self.clone();
+        glommio::spawn_local(async move {
+            let object = fetch(&store, partition, key).await;
+            shell.drive(|core, now, out| core.handle_fetched(now, job, log, object, out));
+        })
+        .detach();
     }
 
     /// What cannot be sent is lost, as it could be on the way: the receiver's silence is what the machine reckons with.

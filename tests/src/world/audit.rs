@@ -6,12 +6,15 @@
 
 use std::{rc::Rc, time::Duration};
 
+use quorate_engine::disk::simulated::SimulatedDisk;
 use quorate_net::{
     frame,
     id::Endpoint,
     key::Key,
     message::{Consistency, Durability, Message, Request},
 };
+
+use quorate_node::core::HintStore;
 
 use super::{Event, World};
 use crate::{
@@ -46,7 +49,7 @@ impl World {
     /// When that takes longer than `limit`, or something else is violated.
     pub fn wait_until_converged(&mut self, limit: Duration) -> Checked {
         let until = self.now + limit;
-        while let Some(partition) = self.first_divergent() {
+        while let Some(partition) = self.first_divergent().or_else(|| self.first_hinted()) {
             if self.now >= until {
                 // What a store cannot read any more stands in its index all the same: nobody repairs that yet.
                 if self
@@ -57,7 +60,10 @@ impl World {
                     return Ok(());
                 }
                 let roots: Vec<_> = self.roots(partition).collect();
-                let detail = format!("partition {partition} has the roots {roots:?} after {limit:?} without faults");
+                let hints: u64 = self.shells.iter().filter_map(|shell| Some(shell.core()?.hint_store().keys())).sum();
+                let detail = format!(
+                    "partition {partition} has the roots {roots:?}, and {hints} hints are held, after {limit:?} without faults"
+                );
                 return Err(self.fail("P7 convergence", detail));
             }
             self.run_until(self.now + CONVERGENCE_STEP)?;
@@ -79,6 +85,15 @@ impl World {
             let first = roots.next();
             roots.any(|root| Some(root) != first)
         })
+    }
+
+    /// A partition of which somebody holds a hint.
+    fn first_hinted(&self) -> Option<u16> {
+        let hinted = |store: &HintStore<SimulatedDisk>| {
+            (0..self.settings.ring.partitions())
+                .find(|&partition| store.index(|index| index.partition_len(partition)) > 0)
+        };
+        self.shells.iter().filter_map(|shell| hinted(shell.core()?.hint_store())).next()
     }
 
     /// What each primary holds of a partition; `None` of one that is down.
@@ -152,6 +167,7 @@ impl World {
             start: self.now,
             end: None,
             status: Status::Unknown,
+            sloppy: false,
             writes: Events::default(),
         });
         self.clients[auditor].begin(number);

@@ -144,7 +144,8 @@ impl World {
     /// A node whose store has failed is killed and started, as its operator does.
     fn replace_failed(&mut self, node: usize) {
         let shells = self.nodes[node].shells.clone();
-        if self.shells[shells].iter().any(|shell| shell.core().is_some_and(|core| core.store().failure().is_some())) {
+        let failed = |core: &Machine| core.store().failure().or(core.hint_store().failure()).is_some();
+        if self.shells[shells].iter().any(|shell| shell.core().is_some_and(failed)) {
             self.kill(node);
         }
     }

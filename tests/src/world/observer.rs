@@ -18,6 +18,7 @@ use quorate_net::{
     },
 };
 use quorate_node::{
+    core::LogId,
     effect::Effect,
     object::{Object, view},
 };
@@ -28,6 +29,9 @@ use crate::{
     faults::Class,
     history::{Action, Status, wrote_nothing},
 };
+
+/// Both logs of a core.
+const LOGS: [LogId; 2] = [LogId::Objects, LogId::Hints];
 
 /// What an event is about.
 #[derive(Clone)]
@@ -54,6 +58,10 @@ pub(super) struct Holding {
 }
 
 impl Holding {
+    fn newest(&self) -> u64 {
+        self.pending.last().map_or(self.durable, |(_, version)| *version)
+    }
+
     fn settle(&mut self, upto: Sequence) {
         let durable = self.pending.iter().take_while(|(sequence, _)| *sequence <= upto).count();
         if let Some((_, version)) = self.pending.drain(..durable).next_back() {
@@ -91,7 +99,7 @@ impl World {
     }
 
     /// What the core holds of the keys that an event is about.
-    pub(super) fn held(&mut self, at: usize, cause: &Cause) -> Vec<(Key, u64)> {
+    pub(super) fn held(&mut self, at: usize, cause: &Cause) -> Vec<(LogId, Key, u64)> {
         let shell = &mut self.shells[at];
         let keys = match cause {
             Cause::None => return Vec::new(),
@@ -103,7 +111,8 @@ impl World {
             Cause::Keys(keys) => keys,
         };
         let Some(core) = shell.core() else { return Vec::new() };
-        keys.iter().map(|key| (key.clone(), core.local_version(key).version.0)).collect()
+        let held = |key: &Key| LOGS.map(|log| (log, key.clone(), core.local_version(log, key).version.0));
+        keys.iter().flat_map(held).collect()
     }
 
     /// Enters what an event made in the ledger, and checks it. `before`: what the core held of the keys it is about; `puts`:
@@ -112,7 +121,7 @@ impl World {
         &mut self,
         at: usize,
         cause: &Cause,
-        before: &[(Key, u64)],
+        before: &[(LogId, Key, u64)],
         puts: u64,
         effects: &[Effect],
     ) -> Checked {
@@ -150,31 +159,74 @@ impl World {
         // Puts that waited for a new actor are made in one go. When several of a key fan out to nobody, those before the last
         // are not seen.
         let core = self.shells[at].core();
-        let holds = |key: &Key| core.map_or(0, |core| core.local_version(key).version.0);
-        let changed: Vec<Key> =
-            before.iter().filter(|(key, before)| holds(key) != *before).map(|(key, _)| key.clone()).collect();
+        let holds = |log, key: &Key| core.map_or(0, |core| core.local_version(log, key).version.0);
+        let changed: Vec<Key> = before
+            .iter()
+            .filter(|(log, key, before)| holds(*log, key) != *before)
+            .map(|(_, key, _)| key.clone())
+            .collect();
         if matches!(cause, Cause::Keys(_)) && puts > changed.len() as u64 {
             changed.iter().for_each(|key| self.ledger.unwatch(key));
         }
-        for (key, before) in before {
+        for (log, key, before) in before {
             let origin = match sent {
                 Some(sent) => Origin::Reconciled { held: *before, sent },
                 None => Origin::Put { base: *before, asked },
             };
-            self.observe_key(at, key, *before, origin)?;
+            self.observe_key(at, *log, key, *before, origin)?;
         }
+        self.observe_forgotten_hints(at)?;
         self.check_bounds(at)
     }
 
-    fn observe_key(&mut self, at: usize, key: &Key, before: u64, origin: Origin) -> Checked {
+    /// P9: a hint is forgotten only when every owner has on disk what it brought.
+    fn observe_forgotten_hints(&mut self, at: usize) -> Checked {
         let Some(core) = self.shells[at].core() else { return Ok(()) };
-        let (after, store) = (core.local_version(key).version.0, core.store().clone());
+        let held = self.shells[at].holdings.iter().rev().take_while(|((log, _), _)| *log == LogId::Hints);
+        let gone = |key: &Key| core.local_version(LogId::Hints, key).is_absent();
+        let forgotten: Vec<(Key, u64)> =
+            held.filter(|((_, key), _)| gone(key)).map(|((_, key), holding)| (key.clone(), holding.newest())).collect();
+        for (key, version) in forgotten {
+            self.note(Some(&key), || format!("core {at} forgets the hint {version:x}"));
+            self.shells[at].holdings.remove(&(LogId::Hints, key.clone()));
+            let brought = self.ledger.knows(&key, version).unwrap_or_default();
+            let owners = self.settings.ring.primaries(self.settings.ring.partition(key.name())).to_vec();
+            for owner in owners {
+                let owner = self.shell_of(owner);
+                self.settle(owner);
+                let holding = self.shells[owner].holdings.get(&(LogId::Objects, key.clone()));
+                let knows = self.ledger.knows(&key, holding.map_or(0, |holding| holding.durable)).unwrap_or_default();
+                if !self.shells[owner].spoiled && self.ledger.watches(&key) && !brought.is_within(&knows) {
+                    let detail = format!("core {at} forgot the hint {version:x} of {brought:?}, {owner} has {knows:?}");
+                    return Err(violation("P9 hints", &key, detail));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn observe_key(&mut self, at: usize, log: LogId, key: &Key, before: u64, origin: Origin) -> Checked {
+        let Some(core) = self.shells[at].core() else { return Ok(()) };
+        let after = core.local_version(log, key).version.0;
         if after == before {
             return Ok(());
         }
+        if log == LogId::Hints && after == 0 {
+            // See `observe_forgotten_hints`.
+            return Ok(());
+        }
         let partition = self.settings.ring.partition(key.name());
+        let (body, found) = match log {
+            LogId::Objects => {
+                (core.store().recent(partition, key.encoded()), core.store().lookup(partition, key.encoded()))
+            }
+            LogId::Hints => {
+                let hints = core.hint_store();
+                (hints.recent(partition, key.encoded()), hints.lookup(partition, key.encoded()))
+            }
+        };
         if self.ledger.knows(key, after).is_none() {
-            let body = store.recent(partition, key.encoded()).expect("what was just appended is in RAM");
+            let body = body.expect("what was just appended is in RAM");
             let object = decode(key, &body)?;
             self.note(Some(key), || format!("core {at} keeps {object:?}"));
             // What a damaged store cannot read any more it builds nothing on.
@@ -192,8 +244,8 @@ impl World {
         if !shell.spoiled {
             self.ledger.taken(key, before, after)?;
         }
-        let holding = shell.holdings.entry(key.clone()).or_default();
-        match store.lookup(partition, key.encoded()).and_then(|found| found.pending) {
+        let holding = shell.holdings.entry((log, key.clone())).or_default();
+        match found.and_then(|found| found.pending) {
             Some(sequence) => holding.pending.push((sequence, after)),
             None => *holding = Holding { durable: after, pending: Vec::new() },
         }
@@ -203,25 +255,28 @@ impl World {
     /// The store says how far it is durable.
     pub(super) fn settle(&mut self, at: usize) {
         if let Some(core) = self.shells[at].core() {
-            self.settle_upto(at, core.store().durable());
+            let (objects, hints) = (core.store().durable(), core.hint_store().durable());
+            self.settle_upto(at, LogId::Objects, objects);
+            self.settle_upto(at, LogId::Hints, hints);
         }
     }
 
-    pub(super) fn settle_upto(&mut self, at: usize, watermark: Watermark) {
+    pub(super) fn settle_upto(&mut self, at: usize, log: LogId, watermark: Watermark) {
         if let Watermark::Durable(upto) = watermark {
-            self.shells[at].holdings.values_mut().for_each(|holding| holding.settle(upto));
+            let holdings = self.shells[at].holdings.iter_mut().filter(|((of, _), _)| *of == log);
+            holdings.for_each(|(_, holding)| holding.settle(upto));
         }
     }
 
     /// A core is up again: what its store had called durable is there.
     pub(super) fn check_recovered(&mut self, at: usize) -> Checked {
         let Some(core) = self.shells[at].core() else { return Ok(()) };
-        let found: Vec<(Key, u64, u64)> = self.shells[at]
+        let found: Vec<(LogId, Key, u64, u64)> = self.shells[at]
             .holdings
             .iter()
-            .map(|(key, holding)| (key.clone(), holding.durable, core.local_version(key).version.0))
+            .map(|((log, key), holding)| (*log, key.clone(), holding.durable, core.local_version(*log, key).version.0))
             .collect();
-        for (key, durable, now) in found {
+        for (log, key, durable, now) in found {
             self.note(Some(&key), || format!("core {at} comes back with {now:x}, {durable:x} was durable"));
             let (before, after) = (self.ledger.knows(&key, durable), self.ledger.knows(&key, now));
             let Some(after) = after else {
@@ -231,7 +286,7 @@ impl World {
                 let detail = format!("core {at} had {durable:x} on disk, and came back with {now:x} ({after:?})");
                 return Err(violation("P12 durability", &key, detail));
             }
-            self.shells[at].holdings.insert(key, Holding { durable: now, pending: Vec::new() });
+            self.shells[at].holdings.insert((log, key), Holding { durable: now, pending: Vec::new() });
         }
         Ok(())
     }
@@ -261,8 +316,9 @@ impl World {
             Outcome::Values { context, values, sloppy } => {
                 self.ledger.read(operation, context, values, *sloppy)?;
             }
-            Outcome::Written { context, .. } => {
-                self.check_durable(operation)?;
+            Outcome::Written { context, sloppy, .. } => {
+                self.ledger.operations[operation].sloppy = *sloppy;
+                self.check_durable(operation, *sloppy)?;
                 self.ledger.written(operation, context)?;
             }
             Outcome::Failed(failure) => {
@@ -284,7 +340,7 @@ impl World {
     }
 
     /// P12: W distinct nodes have it on disk when the client is told so.
-    fn check_durable(&mut self, operation: usize) -> Checked {
+    fn check_durable(&mut self, operation: usize, sloppy: bool) -> Checked {
         let asked = &self.ledger.operations[operation];
         if !self.ledger.watches(&asked.key) {
             return Ok(());
@@ -296,12 +352,18 @@ impl World {
             Durability::Buffered => return Ok(()),
         };
         let (key, writes, start) = (asked.key.clone(), asked.writes.clone(), asked.start);
-        let owners: Vec<Endpoint> = self.settings.ring.primaries(self.settings.ring.partition(key.name())).to_vec();
+        let partition = self.settings.ring.partition(key.name());
+        let preference: Vec<Endpoint> = self.settings.ring.preference(partition).to_vec();
+        let primaries = self.settings.ring.primaries(partition).len();
         let mut holders = 0;
-        for owner in owners {
-            let at = self.shell_of(owner);
+        for (nth, node) in preference.into_iter().enumerate() {
+            let log = if nth < primaries { LogId::Objects } else { LogId::Hints };
+            if log == LogId::Hints && !sloppy {
+                break;
+            }
+            let at = self.shell_of(node);
             self.settle(at);
-            let durable = self.shells[at].holdings.get(&key).map_or(0, |holding| holding.durable);
+            let durable = self.shells[at].holdings.get(&(log, key.clone())).map_or(0, |holding| holding.durable);
             let knows = self.ledger.knows(&key, durable).unwrap_or_default();
             holders += usize::from(!writes.common(&knows).is_empty());
         }

@@ -74,6 +74,7 @@ impl World {
             start: self.now,
             end: None,
             status: Status::Unknown,
+            sloppy: false,
             writes: Default::default(),
         })
     }

@@ -10,6 +10,7 @@ use quorate_node::{
     anti_entropy,
     context::Sealer,
     core::{Belonging, Settings as CoreSettings},
+    hinted_handoff,
     membership::{
         GossipConfig,
         state::{ClusterState, Description, founding_identity},
@@ -51,6 +52,7 @@ pub struct Settings {
     pub sealer: Sealer,
     /// How long a request waits at most.
     pub timeout: Duration,
+    patience: Duration,
     cluster: u64,
     store: StoreConfig,
     operations_max: usize,
@@ -58,6 +60,7 @@ pub struct Settings {
     founded: ClusterState,
     gossip: GossipConfig,
     exchanges: anti_entropy::Settings,
+    hints: hinted_handoff::Settings,
 }
 
 impl Shape {
@@ -114,6 +117,7 @@ impl Settings {
             ring: Rc::new(ring),
             sealer: Sealer::new("the secret of a simulated cluster"),
             timeout: Duration::from_millis(random.range(50..400)),
+            patience: Duration::from_millis(random.range(2..150)),
             cluster: 1,
             store,
             operations_max: if random.one_in(8) { random.range(4..12) as usize } else { 1024 },
@@ -132,6 +136,16 @@ impl Settings {
                 bytes_max: random.range(1 << 10..1 << 20),
                 jobs_max: random.range(1..64) as usize,
                 ..anti_entropy::Settings::typical(Endpoint::new(NodeId(0), CoreId(0)))
+            },
+            hints: hinted_handoff::Settings {
+                hints_max: random.range(1..64) as usize,
+                hints_per_primary_max: random.range(1..32) as usize,
+                bytes_max: random.range(1 << 10..1 << 20),
+                bytes_per_second: random.range(1 << 17..1 << 25),
+                gap: Duration::from_micros(random.range(0..3_000)),
+                timeout: Duration::from_millis(random.range(50..400)),
+                retry: Duration::from_millis(random.range(50..400)),
+                acknowledged_max: random.range(1..100) as usize,
             },
         }
     }
@@ -154,6 +168,13 @@ impl Settings {
         store
     }
 
+    pub(super) fn hint_store(&self, me: Endpoint) -> StoreConfig {
+        let mut hints = self.store(me);
+        hints.store |= 1 << 32;
+        hints.segments_ready = 1;
+        hints
+    }
+
     pub(super) fn layout(&self, me: Endpoint) -> Layout {
         Layout { cluster: self.cluster, me, cores: self.ring.members()[0].node.cores }
     }
@@ -164,6 +185,7 @@ impl Settings {
             read_quorum: 2,
             write_quorum: 2,
             timeout: self.timeout,
+            patience: self.patience,
             value_bytes_max: 64 << 10,
             object_bytes_max: 100 << 10,
             siblings_max: self.siblings_max,
@@ -172,6 +194,7 @@ impl Settings {
             replicas: self.ring.replicas(),
             gossip: self.gossip,
             exchanges: anti_entropy::Settings { me, ..self.exchanges.clone() },
+            hints: self.hints.clone(),
         }
     }
 

@@ -13,7 +13,7 @@ use std::{
 
 use ahash::AHashMap;
 use quorate_engine::{
-    Watermark,
+    Store, Watermark,
     disk::{
         Disk,
         simulated::{Executor, Outcome, Random, SimulatedDisk, Snapshot, Timing},
@@ -25,7 +25,7 @@ use quorate_net::{
     message::exchange::{HashedKey, Whole},
 };
 use quorate_node::{
-    core::{Core, Loaded},
+    core::{Core, Loaded, LogId},
     start::{StartError, Started, fetch, start, store_incarnation},
 };
 
@@ -45,9 +45,9 @@ pub(super) enum Completion {
     /// A body was read.
     Loaded { load: u64, loaded: Loaded },
     /// An object was read for an exchange.
-    Fetched { job: u64, object: Option<Whole> },
-    /// The store's watermark moved.
-    Watermark(Watermark),
+    Fetched { job: u64, log: LogId, object: Option<Whole> },
+    /// A log's watermark moved.
+    Watermark(LogId, Watermark),
     /// A new incarnation is on disk.
     Actor(u64),
 }
@@ -74,7 +74,7 @@ pub(super) struct Shell {
     pub(super) told_down: BTreeSet<Endpoint>,
     /// The keys of which it coordinated puts in this life.
     pub(super) coordinated: BTreeSet<Key>,
-    pub(super) holdings: BTreeMap<Key, Holding>,
+    pub(super) holdings: BTreeMap<(LogId, Key), Holding>,
     /// What was durable may be gone: the disk was exchanged, or bytes on it were.
     pub(super) spoiled: bool,
     pub(super) snapshot: Option<Snapshot>,
@@ -133,10 +133,11 @@ impl Shell {
         let incarnation = self.random.borrow_mut().next_u64();
         let (disk, me, settings) = (self.disk.clone(), self.me, settings.clone());
         let starting = async move {
-            let (store, layout, core) = (settings.store(me), settings.layout(me), settings.core(me));
+            let (store, hints) = (settings.store(me), settings.hint_store(me));
+            let (layout, core) = (settings.layout(me), settings.core(me));
             let (belonging, sealer) = (settings.belonging(me), settings.sealer.clone());
             let now = || clock.now(disk.now()).instant;
-            start(disk.clone(), store, layout, core, belonging, sealer, incarnation, now).await
+            start(disk.clone(), store, hints, layout, core, belonging, sealer, incarnation, now).await
         };
         self.process = Process::Starting(self.executor.spawn_for_result(GROUP, starting));
     }
@@ -144,9 +145,10 @@ impl Shell {
     /// Begins to end in order.
     pub(super) fn stop(&mut self) {
         let Process::Up(core) = &self.process else { return };
-        let store = core.store().clone();
+        let (store, hints) = (core.store().clone(), core.hint_store().clone());
         let closing = async move {
             store.close().await;
+            hints.close().await;
         };
         self.process = Process::Stopping(self.executor.spawn_for_result(GROUP, closing));
     }
@@ -166,15 +168,22 @@ impl Shell {
         for task in started.tasks {
             self.executor.spawn(GROUP, task);
         }
-        let (store, inbox) = (started.core.store().clone(), self.inbox.clone());
+        self.watch(started.core.store().clone(), LogId::Objects);
+        self.watch(started.core.hint_store().clone(), LogId::Hints);
+        self.process = Process::Up(Box::new(started.core));
+    }
+
+    fn watch<D: Disk>(&mut self, store: Store<D>, log: LogId) {
+        let inbox = self.inbox.clone();
         let watch = async move {
+            let tell = |watermark| inbox.borrow_mut().push_back(Completion::Watermark(log, watermark));
             let mut seen = match store.durable() {
                 Watermark::Durable(sequence) => sequence,
-                Watermark::Failed => return inbox.borrow_mut().push_back(Completion::Watermark(Watermark::Failed)),
+                Watermark::Failed => return tell(Watermark::Failed),
             };
             loop {
                 let watermark = store.advanced(seen).await;
-                inbox.borrow_mut().push_back(Completion::Watermark(watermark));
+                tell(watermark);
                 match watermark {
                     Watermark::Durable(sequence) => seen = sequence,
                     Watermark::Failed => return,
@@ -182,7 +191,6 @@ impl Shell {
             }
         };
         self.executor.spawn(GROUP, Box::pin(watch));
-        self.process = Process::Up(Box::new(started.core));
     }
 
     /// Lets woken tasks run until all wait. False when none was woken.
@@ -195,10 +203,18 @@ impl Shell {
     }
 
     /// Reads a body for the machine.
-    pub(super) fn load(&mut self, load: u64, partition: u16, key: &Key, cause: Cause) {
+    pub(super) fn load(&mut self, load: u64, log: LogId, partition: u16, key: &Key, cause: Cause) {
         let Some(core) = self.core() else { return };
-        let (store, inbox, wanted) = (core.store().clone(), self.inbox.clone(), key.clone());
+        let (objects, hints) = (core.store().clone(), core.hint_store().clone());
         self.loads.insert(load, cause);
+        match log {
+            LogId::Objects => self.load_from(objects, load, partition, key),
+            LogId::Hints => self.load_from(hints, load, partition, key),
+        }
+    }
+
+    fn load_from<D: Disk>(&mut self, store: Store<D>, load: u64, partition: u16, key: &Key) {
+        let (inbox, wanted) = (self.inbox.clone(), key.clone());
         let reading = async move {
             let loaded = store.read(partition, wanted.encoded()).await;
             inbox.borrow_mut().push_back(Completion::Loaded { load, loaded });
@@ -207,12 +223,15 @@ impl Shell {
     }
 
     /// Reads an object for an exchange.
-    pub(super) fn fetch(&mut self, job: u64, partition: u16, key: HashedKey) {
+    pub(super) fn fetch(&mut self, job: u64, log: LogId, partition: u16, key: HashedKey) {
         let Some(core) = self.core() else { return };
-        let (store, inbox) = (core.store().clone(), self.inbox.clone());
+        let (objects, hints, inbox) = (core.store().clone(), core.hint_store().clone(), self.inbox.clone());
         let fetching = async move {
-            let object = fetch(&store, partition, key).await;
-            inbox.borrow_mut().push_back(Completion::Fetched { job, object });
+            let object = match log {
+                LogId::Objects => fetch(&objects, partition, key).await,
+                LogId::Hints => fetch(&hints, partition, key).await,
+            };
+            inbox.borrow_mut().push_back(Completion::Fetched { job, log, object });
         };
         self.executor.spawn(GROUP, Box::pin(fetching));
     }

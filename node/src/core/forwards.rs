@@ -1,0 +1,161 @@
+//! Requests for keys that this core does not coordinate: they go to one that does.
+//!
+//! The rule: an owner that can be reached coordinates; for a sloppy request the first fallback that can be, when there is
+//! none. Who does not answer within the patience, or cannot be reached any more, is not waited for: the next one is asked, and
+//! whichever answers first counts. A put that reached two coordinators may leave one sibling more, of the same value.
+//!
+//! Not here: the coordinators (`puts`, `gets`).
+
+use quorate_engine::disk::Disk;
+use quorate_net::{
+    id::Endpoint,
+    message::{ArchivedReply, Consistency, Failure, Message, Outcome, Reply, Request},
+};
+
+use super::{Core, Underway, micros_left};
+use crate::{
+    clock::{Instant, Now},
+    effect::{Effect, ReplyTo},
+};
+
+/// A request is forwarded at most this often: once to a node of the key's, with room for nodes that do not agree.
+const HOPS_MAX: u8 = 3;
+
+/// A request that others work on.
+pub(super) struct Forward {
+    pub(super) reply_to: ReplyTo,
+    deadline: Instant,
+    partition: u16,
+    request: Request,
+    /// Who was asked, the last one last.
+    pub(super) asked: Vec<Endpoint>,
+    /// Those of them that said that they failed, or that cannot be reached.
+    failed: Vec<Endpoint>,
+    /// What the last of those said.
+    failure: Failure,
+}
+
+impl<D: Disk> Core<D> {
+    /// Whether this core coordinates requests for the partition.
+    pub(super) fn coordinates(&self, partition: u16, consistency: Consistency) -> bool {
+        self.owns(partition)
+            || consistency == Consistency::Sloppy
+                && self.coordinators(partition, consistency).next() == Some(self.settings.me)
+    }
+
+    /// Who may coordinate, and can be reached, in the order in which they are asked: this node's own core first.
+    fn coordinators(&self, partition: u16, consistency: Consistency) -> impl Iterator<Item = Endpoint> + '_ {
+        let up = |endpoint: &Endpoint| !self.down.contains(endpoint);
+        let owners = self.ring.primaries(partition);
+        let own = owners.iter().copied().filter(|owner| owner.node == self.settings.me.node);
+        let others = owners.iter().copied().filter(|owner| owner.node != self.settings.me.node);
+        let fallbacks = match consistency {
+            Consistency::Sloppy => self.ring.fallbacks(partition),
+            Consistency::Strict => &[],
+        };
+        own.chain(others).chain(fallbacks.iter().copied()).filter(up)
+    }
+
+    pub(super) fn forward(
+        &mut self,
+        now: Now,
+        reply_to: ReplyTo,
+        deadline: Instant,
+        partition: u16,
+        mut request: Request,
+        out: &mut Vec<Effect>,
+    ) {
+        if request.hops >= HOPS_MAX {
+            let text = "forwarded too often: the nodes do not agree on the ring".to_owned();
+            return self.fail(reply_to, Failure::BadRequest(text), out);
+        }
+        let Some(to) = self.coordinators(partition, request.operation.consistency()).next() else {
+            return self.fail(reply_to, Failure::Unavailable { reachable: 0, needed: 1 }, out);
+        };
+        self.statistics.forwarded += 1;
+        request.hops += 1;
+        let failure = Failure::Timeout { acks: 0, needed: 1 };
+        let forward = Forward {
+            reply_to,
+            deadline,
+            partition,
+            request,
+            asked: Vec::with_capacity(1),
+            failed: Vec::new(),
+            failure,
+        };
+        let number = self.begin(now, deadline, Underway::Forward(Box::new(forward)));
+        self.forward_to(now, number, to, out);
+    }
+
+    fn forward_to(&mut self, now: Now, number: u64, to: Endpoint, out: &mut Vec<Effect>) {
+        let Some(Underway::Forward(forward)) = self.operations.get_mut(&number) else { return };
+        forward.asked.push(to);
+        let mut request = forward.request.clone();
+        request.id = number;
+        request.timeout_us = micros_left(now, forward.deadline);
+        out.push(Effect::Send { to, message: Message::Request(request) });
+    }
+
+    /// Asks the next one, beside those who were asked already.
+    pub(super) fn forward_again(&mut self, now: Now, number: u64, out: &mut Vec<Effect>) {
+        let Some(Underway::Forward(forward)) = self.operations.get(&number) else { return };
+        let (partition, consistency) = (forward.partition, forward.request.operation.consistency());
+        let me = self.settings.me;
+        let next = self.coordinators(partition, consistency).find(|to| *to != me && !forward.asked.contains(to));
+        match next {
+            Some(to) => {
+                self.statistics.forwarded_again += 1;
+                self.patience.push_back((now.instant + self.settings.patience, number));
+                self.forward_to(now, number, to, out);
+            }
+            // Somebody may still answer.
+            None if forward.failed.len() < forward.asked.len() => {}
+            None => {
+                let (reply_to, failure) = (forward.reply_to, forward.failure.clone());
+                self.operations.remove(&number);
+                self.fail(reply_to, failure, out);
+            }
+        }
+    }
+
+    /// Somebody that the request went to cannot be reached any more. It may have got there.
+    pub(super) fn forward_unreachable(&mut self, now: Now, number: u64, peer: Endpoint, out: &mut Vec<Effect>) {
+        if let Some(Underway::Forward(forward)) = self.operations.get_mut(&number)
+            && forward.asked.contains(&peer)
+            && !forward.failed.contains(&peer)
+        {
+            forward.failed.push(peer);
+            forward.failure = Failure::Timeout { acks: 0, needed: 1 };
+            self.forward_again(now, number, out);
+        }
+    }
+
+    pub(super) fn forwarded_reply(&mut self, now: Now, from: Endpoint, reply: &ArchivedReply, out: &mut Vec<Effect>) {
+        self.answered(now, from, out);
+        let number = reply.id.to_native();
+        let Some(Underway::Forward(forward)) = self.operations.get_mut(&number) else { return };
+        if !forward.asked.contains(&from) {
+            return;
+        }
+        let Ok(reply) = rkyv::deserialize::<Reply, rkyv::rancor::Error>(reply) else {
+            self.statistics.malformed += 1;
+            return;
+        };
+        if let Outcome::Failed(failure) = &reply.outcome
+            && forward.asked.len() > 1
+        {
+            // Another one may have done it, or still do it.
+            if !forward.failed.contains(&from) {
+                forward.failed.push(from);
+            }
+            forward.failure = failure.clone();
+            if forward.failed.len() < forward.asked.len() {
+                return;
+            }
+        }
+        let reply_to = forward.reply_to;
+        self.operations.remove(&number);
+        out.push(reply_to.answer(reply.outcome));
+    }
+}
