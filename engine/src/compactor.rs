@@ -97,11 +97,16 @@ pub(crate) async fn run<D: Disk>(shared: Rc<Shared<D>>) {
     }
 }
 
-/// Sees when nothing has been appended for a while.
+/// Sees when nothing has been appended for a while. Once it has, it rests until something is.
 pub(crate) async fn watch_idle<D: Disk>(shared: Rc<Shared<D>>) {
     let mut last = (0, shared.disk.now());
     while !shared.is_over() {
-        shared.disk.sleep(IDLE_AFTER / 4).await;
+        let seen = shared.work.count();
+        if shared.idle.get() && shared.state.borrow().space.clock == last.0 {
+            shared.work.after(seen).await;
+        } else {
+            shared.disk.sleep(IDLE_AFTER / 4).await;
+        }
         let (clock, now) = (shared.state.borrow().space.clock, shared.disk.now());
         if clock != last.0 {
             last = (clock, now);

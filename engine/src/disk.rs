@@ -6,11 +6,12 @@
 //!
 //! A write borrows its buffer by `Rc`, so that a record in flight can still be read from RAM.
 //!
-//! `part` is a part of a directory as a disk of its own. Two implementations: `dma` (glommio, `O_DIRECT`) and `simulated` (crashes, torn writes, rot, full disk, slow disk).
+//! Two implementations: `dma` (glommio, `O_DIRECT`) and `simulated` (crashes, torn writes, rot, full disk, slow disk); and
+//! `prefixed`, a part of either's directory.
 //! Not here: formats; what to do about errors.
 
 pub mod dma;
-pub mod part;
+pub mod prefixed;
 pub mod simulated;
 
 use std::{

@@ -28,7 +28,7 @@ use std::{
 
 use ahash::{AHashMap, AHashSet};
 use bytes::Bytes;
-use quorate_engine::{Damage, ReadError, Sequence, Store, Watermark, disk::Disk, disk::part::Part};
+use quorate_engine::{Damage, ReadError, Sequence, Store, Watermark, disk::Disk, disk::prefixed::Prefixed};
 use quorate_net::{
     id::Endpoint,
     key::Key,
@@ -151,7 +151,7 @@ pub struct Core<D: Disk> {
     settings: Settings,
     ring: Rc<Ring>,
     objects: Log<D>,
-    hints: Log<Part<D>>,
+    hints: Log<Prefixed<D>>,
     sealer: Sealer,
     /// `None` while a new incarnation is being stored: nothing is minted meanwhile.
     actor: Option<Actor>,

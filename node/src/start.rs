@@ -10,7 +10,7 @@ use std::{fmt, io, rc::Rc};
 
 use quorate_engine::{
     Config as StoreConfig, OpenError, Opened, RecoveryReport, Store, Task,
-    disk::{Disk, part::Part},
+    disk::{Disk, prefixed::Prefixed},
 };
 use quorate_net::{
     id::Endpoint,
@@ -97,7 +97,7 @@ pub async fn start<D: Disk>(
 ) -> Result<Started<D>, StartError> {
     let opened = open(disk.clone(), objects).await?;
     check_layout(&opened.store, layout).await?;
-    let hinted = open(Part::new(disk, HINT_PREFIX), hints).await?;
+    let hinted = open(Prefixed::new(disk, HINT_PREFIX), hints).await?;
     store_incarnation(&opened.store, incarnation).await.map_err(StartError::Io)?;
     let (objects, hints) = ((opened.store, opened.actors), (hinted.store, hinted.actors));
     let core = Core::new(settings, belonging, objects, hints, sealer, incarnation, now()).map_err(StartError::Ring)?;

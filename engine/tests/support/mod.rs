@@ -7,7 +7,11 @@
 
 use quorate_engine::{
     Append, AppendError, Commit, Config, OpenError, ReadError, RecoveryReport, Sequence, Store, Watermark,
-    disk::simulated::{Executor, Random, SimulatedDisk, Timing},
+    disk::{
+        Disk,
+        prefixed::Prefixed,
+        simulated::{Executor, Random, SimulatedDisk, Timing},
+    },
     versions::{Summary, Versions},
 };
 use std::{collections::BTreeMap, rc::Rc, time::Duration};
@@ -96,12 +100,15 @@ pub fn seeds(usual: u64) -> std::ops::Range<u64> {
     }
 }
 
-pub struct World {
+/// `D` is what the store sees of the disk.
+pub struct World<D: Disk = SimulatedDisk> {
     pub seed: u64,
     pub disk: SimulatedDisk,
+    view: fn(SimulatedDisk) -> D,
+    store_tasks: u64,
     pub executor: Executor,
     pub config: Config,
-    pub store: Option<Store<SimulatedDisk>>,
+    pub store: Option<Store<D>>,
     pub report: RecoveryReport,
     pub keys: BTreeMap<u64, History>,
     pub random: Random,
@@ -122,6 +129,8 @@ impl World {
         Self {
             seed,
             disk,
+            view: |disk| disk,
+            store_tasks: STORE_TASKS,
             executor: Executor::new(),
             config,
             store: None,
@@ -133,17 +142,41 @@ impl World {
         }
     }
 
-    pub fn store(&self) -> &Store<SimulatedDisk> {
+    /// Another store in the same directory, run by the same executor.
+    pub fn beside(&self, config: Config) -> World<Prefixed<SimulatedDisk>> {
+        World {
+            seed: self.seed,
+            disk: self.disk.clone(),
+            view: |disk| Prefixed::new(disk, "hints"),
+            store_tasks: STORE_TASKS + 1,
+            executor: self.executor.clone(),
+            config,
+            store: None,
+            report: RecoveryReport::default(),
+            keys: BTreeMap::new(),
+            random: Random::new(self.seed ^ 0xbe51de),
+            next_version: 1,
+            highest_sequence: Sequence(0),
+        }
+    }
+
+    pub fn key(key: u64) -> (u16, Vec<u8>) {
+        ((key % u64::from(PARTITIONS)) as u16, format!("key-{key}").into_bytes())
+    }
+}
+
+impl<D: Disk> World<D> {
+    pub fn store(&self) -> &Store<D> {
         self.store.as_ref().expect("the store is open")
     }
 
     /// `None`: the disk stopped meanwhile.
     pub fn try_open(&mut self) -> Option<Result<(), OpenError>> {
-        let opening = Store::open(self.disk.clone(), self.config.clone(), Rc::new(Numbered));
+        let opening = Store::open((self.view)(self.disk.clone()), self.config.clone(), Rc::new(Numbered));
         match self.disk.run(&self.executor, opening)? {
             Ok(opened) => {
                 for task in opened.tasks {
-                    self.executor.spawn(STORE_TASKS, task);
+                    self.executor.spawn(self.store_tasks, task);
                 }
                 self.store = Some(opened.store);
                 self.report = opened.report;
@@ -169,11 +202,12 @@ impl World {
         self.forget();
     }
 
-    fn forget(&mut self) {
+    /// What the process knew is gone.
+    pub fn forget(&mut self) {
         self.store = None;
         // What never reached the disk left no trace: its sequence may be given out again.
         self.highest_sequence = Sequence(0);
-        self.executor.drop_group(STORE_TASKS);
+        self.executor.drop_group(self.store_tasks);
         self.executor.drop_group(u64::MAX);
         self.executor.run_until_stalled();
         self.disk = self.disk.reopen();
@@ -188,7 +222,6 @@ impl World {
     }
 
     pub fn run_for(&mut self, duration: Duration) {
-        use quorate_engine::disk::Disk;
         self.disk.run_until(&self.executor, self.disk.now() + duration);
         self.observe();
     }
@@ -224,10 +257,6 @@ impl World {
         }
     }
 
-    pub fn key(key: u64) -> (u16, Vec<u8>) {
-        ((key % u64::from(PARTITIONS)) as u16, format!("key-{key}").into_bytes())
-    }
-
     pub fn append(&mut self, key: u64, length: usize, tombstone: bool) -> Result<Sequence, AppendError> {
         let mut version = Version {
             number: self.next_version,
@@ -237,7 +266,7 @@ impl World {
             forgotten: false,
         };
         let body = version.body(key);
-        let (partition, name) = Self::key(key);
+        let (partition, name) = World::key(key);
         let summary = Numbered.summarise(&body).expect("it is long enough");
         let (first, second) = body.split_at(9);
         let sequence = self.store().append(Append { partition, key: &name, body: &[first, second], summary })?;
@@ -259,7 +288,7 @@ impl World {
 
     /// Forgets a key. False when there was nothing to forget.
     pub fn forget_key(&mut self, key: u64) -> Result<bool, AppendError> {
-        let (partition, name) = Self::key(key);
+        let (partition, name) = World::key(key);
         let Some(found) = self.store().lookup(partition, &name) else { return Ok(false) };
         let other = Summary(found.summary.0 + 2);
         assert_eq!(self.store().forget(partition, &name, other), Ok(None), "seed {}: another version", self.seed);
@@ -287,7 +316,7 @@ impl World {
             .keys()
             .copied()
             .filter(|key| {
-                let (of, name) = Self::key(*key);
+                let (of, name) = World::key(*key);
                 of == partition && self.store().lookup(of, &name).is_some()
             })
             .collect();
@@ -306,7 +335,7 @@ impl World {
             Some(Err(_)) | None => UNKNOWN,
         };
         for key in there {
-            let (of, name) = Self::key(key);
+            let (of, name) = World::key(key);
             let still_there = self.store().lookup(of, &name).is_some();
             let history = self.keys.get_mut(&key).expect("it was there");
             if still_there && outcome.is_some() {
@@ -328,7 +357,7 @@ impl World {
 
     pub fn read(&self, key: u64) -> Option<Result<Option<Vec<u8>>, ReadError>> {
         let store = self.store().clone();
-        let (partition, name) = Self::key(key);
+        let (partition, name) = World::key(key);
         let read = async move { store.read(partition, &name).await };
         let outcome = self.disk.run(&self.executor, read)?;
         Some(outcome.map(|body| body.map(|body| body.to_vec())))

@@ -5,7 +5,7 @@
 //!
 //! Not here: what is offered to whom and when (`hinted_handoff`), how a hint is taken (`replicas`, `puts`).
 
-use quorate_engine::disk::{Disk, part::Part};
+use quorate_engine::disk::{Disk, prefixed::Prefixed};
 use quorate_net::{
     id::Endpoint,
     key::Key,
@@ -82,7 +82,7 @@ impl<D: Disk> Core<D> {
         &mut self,
         now: Now,
         out: &mut Vec<Effect>,
-        event: impl FnOnce(&mut HintedHandoff, &StoreTree<'_, Part<D>>, &mut Vec<Action>) -> T,
+        event: impl FnOnce(&mut HintedHandoff, &StoreTree<'_, Prefixed<D>>, &mut Vec<Action>) -> T,
     ) -> T {
         let mut actions = Vec::new();
         let result = event(&mut self.handoff, &StoreTree::of(&self.hints), &mut actions);

@@ -10,7 +10,7 @@ use std::{collections::VecDeque, rc::Rc};
 use bytes::Bytes;
 use quorate_engine::{
     Append, AppendError, Sequence, Store, Watermark,
-    disk::{Disk, part::Part},
+    disk::{Disk, prefixed::Prefixed},
     versions::{Summary, Versions},
 };
 
@@ -22,10 +22,10 @@ use crate::{
 };
 
 /// The files of the hint log, in the directory of the core, begin with this.
-pub const HINT_PREFIX: &str = "hints-";
+pub const HINT_PREFIX: &str = "hints";
 
 /// The store of hints.
-pub type HintStore<D> = Store<Part<D>>;
+pub type HintStore<D> = Store<Prefixed<D>>;
 
 /// Which of a core's logs.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
