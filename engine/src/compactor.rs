@@ -1,8 +1,7 @@
 //! Moves the live records of a segment into the survivors' stream, so that the segment can be given back.
 //!
 //! The rule: a copy is durable before the index points at it, and a segment is given back only when the index points at
-//! nothing in it. What cannot be read is never copied: it is reported, and its segment stays until the key is written
-//! anew.
+//! nothing in it. What cannot be read is never copied: it is lost (`lost`), and holds its segment no longer.
 //!
 //! Reads and writes at most 128 KiB at a time, one at a time, with rests between. Survivors are grouped by partition.
 //!
@@ -16,7 +15,7 @@ use crate::{
     preparer,
     record::{self, Head},
     segment::{START, Segment, name, write_durably},
-    shared::{Damage, DamageKind, Position, Shared},
+    shared::{DamageKind, Position, Shared},
     space::{RESERVE, Space, State},
     statistics::count,
 };
@@ -197,7 +196,7 @@ impl<D: Disk> Compactor<D> {
             if let Some(bytes) = self.fill(&mut window, at, length).await? {
                 let found = self.shared.state.borrow();
                 for (offset, length, record) in frame::salvage(&header, bytes, segment.salt) {
-                    let hash = found.index.hash(record.key);
+                    let Some(hash) = record::hash_of(&record, &found.index) else { continue };
                     let from = Place::new(segment.slot, offset, length as u32);
                     if found.index.find(record.partition, &hash).is_some_and(|entry| entry.place == from) {
                         let at = (offset - header.offset) as usize;
@@ -265,7 +264,12 @@ impl<D: Disk> Compactor<D> {
             for listed in listed {
                 let place = listed.entry.place;
                 let bytes = match segment {
-                    Some(segment) => read_record(segment, place).await,
+                    Some(segment) => read_record(segment, place).await.filter(|bytes| {
+                        let index = &shared.state.borrow().index;
+                        record::parse(bytes).is_some_and(|(record, _)| {
+                            record.partition == partition && record::hash_of(&record, index) == Some(listed.hash)
+                        })
+                    }),
                     None => None,
                 };
                 let now = shared.state.borrow().index.find(partition, &listed.hash);
@@ -273,13 +277,9 @@ impl<D: Disk> Compactor<D> {
                     continue;
                 }
                 let Some(bytes) = bytes else {
-                    shared.report(Damage {
-                        partition: Some(partition),
-                        kind: DamageKind::Record,
-                        segment: victim,
-                        offset: place.offset(),
-                        length: place.length(),
-                    });
+                    if !shared.lose(partition, &listed, DamageKind::Record) {
+                        return Err(Stop::NoRoom);
+                    }
                     continue;
                 };
                 self.batch_bytes += bytes.len();

@@ -118,10 +118,11 @@ impl<D: Disk> Store<D> {
     }
 
     fn remove(&self, state: &mut State<D>, partition: u16, hash: &KeyHash, because: u64) {
-        let versions = &*self.shared.versions;
-        let old = state.index.remove(partition, hash, versions).expect("what is forgotten was just found");
+        let shared = &*self.shared;
+        let old = state.index.remove(partition, hash, &*shared.versions).expect("what is forgotten was just found");
         state.cache.remove(partition, hash);
-        state.tombstones -= u64::from(versions.is_tombstone(old.summary));
+        state.tombstones -= u64::from(shared.is_tombstone(old.summary));
+        state.lost -= u64::from(old.summary == Summary::LOST);
         state.space.lose(old.place, because);
         count(&self.shared.counters.forgotten, 1);
     }

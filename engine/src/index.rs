@@ -300,7 +300,8 @@ impl Mixer<'_> {
     fn mix(&self, hash: KeyHash, summary: Summary) -> u64 {
         let mut bytes = [0; 17];
         bytes[..8].copy_from_slice(&hash.fingerprint.to_le_bytes());
-        bytes[8..16].copy_from_slice(&self.versions.stable_hash(summary).to_le_bytes());
+        let stable_hash = if summary == Summary::LOST { 0 } else { self.versions.stable_hash(summary) };
+        bytes[8..16].copy_from_slice(&stable_hash.to_le_bytes());
         bytes[16] = hash.tag;
         xxh3_64_with_seed(&bytes, self.seed)
     }

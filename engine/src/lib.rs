@@ -19,6 +19,7 @@ mod forget;
 pub mod frame;
 pub mod index;
 mod log;
+mod lost;
 mod open;
 mod preparer;
 pub mod record;

@@ -12,7 +12,7 @@ use crate::{
     config::{Config, OpenError},
     disk::{BLOCK, Disk, File},
     frame,
-    index::Index,
+    index::{Index, Listed},
     log::Log,
     preparer,
     record::{Salt, number},
@@ -23,11 +23,11 @@ use crate::{
     space::{self, Space},
     statistics::Counters,
     store::{Opened, RecoveryReport, Store, Task},
-    versions::Versions,
+    versions::{Summary, Versions},
 };
 use std::{
     cell::{Cell, RefCell},
-    collections::{HashMap, VecDeque},
+    collections::{BTreeSet, HashMap, VecDeque},
     io,
     rc::Rc,
 };
@@ -241,11 +241,12 @@ pub(crate) async fn open<D: Disk>(
     };
     let hot_number = replay_stream(&mut replay, &space, Stream::Hot, begin.hot).await?;
     let survivors_number = replay_stream(&mut replay, &space, Stream::Survivors, begin.survivors).await?;
-    let Replay { index, damage, last_sequence, mut report, forgets, .. } = replay;
+    let Replay { mut index, mut damage, last_sequence, mut report, forgets, .. } = replay;
     for (slot, sequence) in forgets {
         space.forget(slot, sequence);
     }
-    let tombstones = account(&mut space, &index, &*versions);
+    lose_segments(&space, &mut index, &*versions, &mut damage);
+    let (tombstones, lost) = account(&mut space, &index, &*versions);
     report.keys = index.len();
     report.damaged = damage.len() as u64;
 
@@ -258,7 +259,7 @@ pub(crate) async fn open<D: Disk>(
     counters.damaged.set(report.damaged);
     let cache = Cache::new(config.cache_bytes);
     let state =
-        State { index, cache, log, space, last_sequence, tombstones, survivors, damage: VecDeque::from(damage) };
+        State { index, cache, log, space, last_sequence, tombstones, lost, survivors, damage: VecDeque::from(damage) };
     let shared = Rc::new(Shared {
         disk,
         store: config.store,
@@ -326,9 +327,10 @@ fn segments_from<D: Disk>(space: &Space<D>, stream: Stream, generation: u64) -> 
     segments
 }
 
-/// Counts what the index points at; a segment that it does not point into is free. Gives the number of tombstones.
-fn account<D: Disk>(space: &mut Space<D>, index: &Index, versions: &dyn Versions) -> u64 {
-    let mut tombstones = 0;
+/// Counts what the index points at; a segment that it does not point into is free. Gives the numbers of
+/// tombstones and of lost keys.
+fn account<D: Disk>(space: &mut Space<D>, index: &Index, versions: &dyn Versions) -> (u64, u64) {
+    let (mut tombstones, mut lost) = (0, 0);
     for slot in &mut space.slots {
         slot.state = space::State::Sealed;
         // Not known any more: as if it were full.
@@ -337,7 +339,9 @@ fn account<D: Disk>(space: &mut Space<D>, index: &Index, versions: &dyn Versions
     for partition in 0..index.partitions() {
         for listed in index.entries(partition, 0, 0) {
             space.gain(listed.entry.place);
-            tombstones += u64::from(versions.is_tombstone(listed.entry.summary));
+            let is_lost = listed.entry.summary == Summary::LOST;
+            lost += u64::from(is_lost);
+            tombstones += u64::from(!is_lost && versions.is_tombstone(listed.entry.summary));
         }
     }
     for slot in 0..space.slots.len() as u32 {
@@ -345,7 +349,27 @@ fn account<D: Disk>(space: &mut Space<D>, index: &Index, versions: &dyn Versions
             space.is_empty(slot);
         }
     }
-    tombstones
+    (tombstones, lost)
+}
+
+/// The index points into segments of which nothing is left: these keys are lost. Reports each segment for each of the
+/// partitions. The scrub or the compaction writes it down later.
+fn lose_segments<D: Disk>(space: &Space<D>, index: &mut Index, versions: &dyn Versions, damage: &mut Vec<Damage>) {
+    let gone: Vec<bool> = space.slots.iter().map(|slot| slot.segment.is_none()).collect();
+    for partition in 0..index.partitions() {
+        let is_gone = |listed: &Listed| {
+            let slot = listed.entry.place.segment() as usize;
+            gone.get(slot) == Some(&true) && listed.entry.summary != Summary::LOST
+        };
+        let listed: Vec<_> = index.entries(partition, 0, 0).filter(is_gone).collect();
+        let slots: BTreeSet<u32> = listed.iter().map(|listed| listed.entry.place.segment()).collect();
+        for slot in slots {
+            damage.push(Damage { partition: Some(partition), ..lost_segment(slot, 0) });
+        }
+        for Listed { hash, entry } in listed {
+            index.insert(partition, &hash, entry.place, Summary::LOST, versions);
+        }
+    }
 }
 
 /// Where this opening's log begins.

@@ -5,7 +5,7 @@
 //!  4  body length   u32
 //!  8  key length    u16
 //! 10  partition     u16
-//! 12  kind          u16   0 a body, 1 the key is forgotten, 2 a part of the partition is dropped
+//! 12  kind          u16   0 a body, 1 the key is forgotten, 2 a part of the partition is dropped, 3 the key is lost
 //! 14  reserved      u16   0
 //! 16  sequence      u64   when it was appended; a relocated copy keeps it
 //! 24  stable hash   u64   of the version in the body, the same on every node
@@ -17,11 +17,12 @@
 //! place ever validates.
 //!
 //! A forgetting record holds the key and no body. A dropping record holds no key; its body says which Merkle leaf of the
-//! partition: level u32, leaf u64.
+//! partition: level u32, leaf u64. A losing record holds no key either, since what was lost may have been all that knew it;
+//! its body is what the index knows the key by: fingerprint u64, tag u8.
 //!
 //! Not here: what is in the body of a key; where records are put; how long forgetting records are needed (`forget`).
 
-use crate::index::{Index, Place};
+use crate::index::{Index, KeyHash, Place};
 
 /// Bytes before the key.
 pub const HEADER: usize = 32;
@@ -58,11 +59,13 @@ pub enum Kind {
     Forget,
     /// All keys of a Merkle leaf of the partition are forgotten.
     Drop,
+    /// The key's newest record could not be read any more (`lost`).
+    Lost,
 }
 
 impl Kind {
     fn from_bits(bits: u64) -> Option<Self> {
-        [Self::Body, Self::Forget, Self::Drop].into_iter().find(|kind| *kind as u64 == bits)
+        [Self::Body, Self::Forget, Self::Drop, Self::Lost].into_iter().find(|kind| *kind as u64 == bits)
     }
 }
 
@@ -167,6 +170,24 @@ pub(crate) fn leaf_bytes(level: u32, leaf: u64) -> [u8; 12] {
 pub(crate) fn leaf_of(body: &[u8]) -> Option<(u32, u64)> {
     let (level, leaf) = (body.len() == 12).then(|| (number::<4>(body, 0) as u32, number::<8>(body, 4)))?;
     (level <= Index::LEVEL_MAX && leaf >> level == 0).then_some((level, leaf))
+}
+
+/// The body of a losing record: whose it is.
+pub(crate) fn hash_bytes(hash: KeyHash) -> [u8; 9] {
+    let mut bytes = [0; 9];
+    bytes[..8].copy_from_slice(&hash.fingerprint().to_le_bytes());
+    bytes[8] = hash.tag();
+    bytes
+}
+
+/// What the index knows the record's key by; `None` when the record is not one key's.
+pub(crate) fn hash_of(record: &Record<'_>, index: &Index) -> Option<KeyHash> {
+    match record.kind {
+        Kind::Body | Kind::Forget => Some(index.hash(record.key)),
+        Kind::Drop => None,
+        Kind::Lost if record.body.len() != 9 => None,
+        Kind::Lost => KeyHash::from_parts(number::<8>(record.body, 0), record.body[8]),
+    }
 }
 
 /// The little-endian number in `N` bytes at `at`.

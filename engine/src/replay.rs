@@ -20,7 +20,7 @@ use crate::{
     segment::{START, Segment, Stream, name},
     shared::{Damage, DamageKind, Position},
     store::RecoveryReport,
-    versions::Versions,
+    versions::{Summary, Versions},
 };
 use futures_lite::future::zip;
 use std::{collections::HashMap, io, rc::Rc};
@@ -230,7 +230,7 @@ impl<D: Disk> Replay<'_, D> {
             return;
         };
         match record.kind {
-            Kind::Body => {}
+            Kind::Body | Kind::Lost => {}
             Kind::Forget => return self.forget(segment.slot, record, reflected),
             Kind::Drop => {
                 let Some(leaf) = record::leaf_of(record.body) else {
@@ -241,17 +241,21 @@ impl<D: Disk> Replay<'_, D> {
             }
         }
         let copy = segment.stream == Stream::Survivors;
-        let hash = self.index.hash(record.key);
+        let Some(hash) = record::hash_of(record, &self.index) else {
+            self.damage.push(lost(Some(record.partition)));
+            return;
+        };
         let newest = self.newest.get(&(record.partition, hash)).copied();
         let known = newest.is_none() && record.sequence <= reflected;
         let older = newest.is_some_and(|newest| record.sequence < newest || (record.sequence == newest && !copy));
         if older || (known && !copy) || self.dropped.after(record.partition, hash, record.sequence) {
             return;
         }
-        let Some(summary) = self.versions.summarise(record.body) else {
+        let summary = if record.kind == Kind::Lost { None } else { self.versions.summarise(record.body) };
+        if summary.is_none() && record.kind == Kind::Body {
             self.damage.push(lost(Some(record.partition)));
-            return;
-        };
+        }
+        let summary = summary.unwrap_or(Summary::LOST);
         let place = Place::new(segment.slot, offset, length as u32);
         if known {
             // The image holds this version, or a later one that this is not.

@@ -11,12 +11,13 @@
 
 use crate::{
     disk::{BACKGROUND_CHUNK, BLOCK, Disk, File},
-    index::{KeyHash, Listed},
+    index::Listed,
     record,
     segment::Segment,
-    shared::{Damage, DamageKind},
+    shared::DamageKind,
     statistics::count,
     store::Store,
+    versions::Summary,
 };
 use std::collections::VecDeque;
 
@@ -162,23 +163,23 @@ impl<D: Disk> Store<D> {
         let place = listed.entry.place;
         let salt = segment.map(|segment| segment.salt);
         let verified = bytes.zip(salt).and_then(|(bytes, salt)| record::verify(bytes, salt, place.offset()));
-        let key_of = |key: &[u8]| -> KeyHash { self.shared.state.borrow().index.hash(key) };
-        let record = verified.map(|(record, _)| record).filter(|record| {
-            record.kind == record::Kind::Body && record.partition == partition && key_of(record.key) == listed.hash
+        let own = |record: &record::Record<'_>| {
+            let hash = record::hash_of(record, &self.shared.state.borrow().index);
+            record.partition == partition && hash == Some(listed.hash)
+        };
+        let record = verified.map(|(record, _)| record).filter(own);
+        let found = record.and_then(|record| match record.kind {
+            record::Kind::Body => Some(self.shared.versions.summarise(record.body)),
+            record::Kind::Lost => Some(Some(Summary::LOST)),
+            record::Kind::Forget | record::Kind::Drop => None,
         });
-        let kind = match record.map(|record| self.shared.versions.summarise(record.body)) {
+        let kind = match found {
             Some(Some(summary)) if summary == listed.entry.summary => return,
             Some(None) => DamageKind::Body,
             _ => DamageKind::Record,
         };
-        count(&self.shared.counters.scrub_damaged, 1);
-        self.shared.report(Damage {
-            partition: Some(partition),
-            kind,
-            segment: place.segment(),
-            offset: place.offset(),
-            length: place.length(),
-        });
+        count(&self.shared.counters.scrub_damaged, u64::from(listed.entry.summary != Summary::LOST));
+        self.shared.lose(partition, listed, kind);
     }
 
     /// Whether the index still points there, and the bytes are durable.

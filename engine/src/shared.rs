@@ -5,17 +5,8 @@
 //! Not here: what any of them does with it.
 
 use crate::{
-    cache::Cache,
-    config::Config,
-    disk::Disk,
-    index::{Index, Place},
-    log::Log,
-    scrub::Listing,
-    signal::Signal,
-    space::Space,
-    statistics::Counters,
-    store::AppendError,
-    versions::Versions,
+    cache::Cache, config::Config, disk::Disk, index::Index, log::Log, scrub::Listing, signal::Signal, space::Space,
+    statistics::Counters, store::AppendError, versions::Versions,
 };
 use std::{
     cell::{Cell, RefCell},
@@ -49,7 +40,7 @@ pub enum DamageKind {
     Segment,
     /// A frame that was acknowledged does not validate.
     Frame,
-    /// A record that the index points at does not validate. Reads of it fail until it is written anew.
+    /// A record that the index points at does not validate. The key is lost until it is written anew.
     Record,
     /// A record validates but its body is not an object, or its partition does not exist.
     Body,
@@ -73,6 +64,8 @@ pub(crate) struct State<D: Disk> {
     pub(crate) last_sequence: u64,
     /// Keys in the index whose version is nothing but tombstones.
     pub(crate) tombstones: u64,
+    /// Keys in the index whose record is lost.
+    pub(crate) lost: u64,
     /// Every copy of compaction before this is in the index.
     pub(crate) survivors: Position,
     pub(crate) damage: VecDeque<Damage>,
@@ -190,16 +183,6 @@ impl<D: Disk> Shared<D> {
         if queue.len() < DAMAGE_MAX {
             queue.push_back(damage);
         }
-    }
-
-    pub(crate) fn report_record(&self, partition: u16, place: Place) {
-        self.report(Damage {
-            partition: Some(partition),
-            kind: DamageKind::Record,
-            segment: place.segment(),
-            offset: place.offset(),
-            length: place.length(),
-        });
     }
 
     /// Gives back segments whose last live record is gone for good.

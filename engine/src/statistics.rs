@@ -18,6 +18,8 @@ macro_rules! counters {
             pub keys: u64,
             /// How many of them are tombstones.
             pub tombstones: u64,
+            /// How many of them are lost: see `Summary::LOST`.
+            pub lost: u64,
             /// Bytes of RAM that the index takes.
             pub index_bytes: u64,
             /// Bytes of records that the index points at.

@@ -13,7 +13,7 @@ use crate::{
     disk::{BLOCK, Disk, File},
     index::{Entry, Index, KeyHash, Listed, Place},
     record::{self, Head, KEY_MAX, Kind},
-    shared::{Damage, Shared},
+    shared::{Damage, DamageKind, Shared},
     statistics::{Statistics, count},
     versions::{Summary, Versions},
 };
@@ -80,7 +80,7 @@ pub struct Append<'a> {
     pub key: &'a [u8],
     /// In pieces, so that nobody has to join them first.
     pub body: &'a [&'a [u8]],
-    /// What `Versions::summarise` says of the body.
+    /// What `Versions::summarise` says of the body. Never [`Summary::LOST`].
     pub summary: Summary,
 }
 
@@ -129,7 +129,7 @@ impl std::error::Error for AppendError {}
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum ReadError {
-    /// Its bytes are not what was written. Reported as damage; it stays so until the key is written anew.
+    /// Its bytes are not what was written. Reported as damage once; the key is [`Summary::LOST`] until it is written anew.
     Corrupt {
         /// Whose.
         partition: u16,
@@ -210,7 +210,8 @@ impl<D: Disk> Store<D> {
         state.space.gain(place);
         state.space.clock += length as u64;
         if let Some(old) = old {
-            state.tombstones -= u64::from(shared.versions.is_tombstone(old.summary));
+            state.tombstones -= u64::from(shared.is_tombstone(old.summary));
+            state.lost -= u64::from(old.summary == Summary::LOST);
             state.space.lose(old.place, sequence);
             // What is read often is replaced; what is only written does not push it out.
             if state.cache.find(append.partition, &hash, append.key, old.summary).is_some()
@@ -230,7 +231,7 @@ impl<D: Disk> Store<D> {
     pub fn recent(&self, partition: u16, key: &[u8]) -> Option<Bytes> {
         let state = &*self.shared.state.borrow();
         let hash = state.index.hash(key);
-        let entry = state.index.find(partition, &hash)?;
+        let entry = state.index.find(partition, &hash).filter(|entry| entry.summary != Summary::LOST)?;
         if let Some(body) = state.cache.find(partition, &hash, key, entry.summary) {
             count(&self.shared.counters.cache_hits, 1);
             return Some(body);
@@ -253,8 +254,12 @@ impl<D: Disk> Store<D> {
             if let Some(body) = self.recent(partition, key) {
                 return Ok(Some(body));
             }
-            let Some(Listed { hash, entry }) = self.list(partition, key) else { return Ok(None) };
+            let Some(listed) = self.list(partition, key) else { return Ok(None) };
+            let Listed { hash, entry } = listed;
             let place = entry.place;
+            if entry.summary == Summary::LOST {
+                return Err(ReadError::Corrupt { partition, place });
+            }
             let outcome = self.read_at(entry, Some((partition, key))).await;
             // Compaction may have moved it, or an append replaced it, while the disk was read.
             if self.list(partition, key).map(|now| now.entry) != Some(entry) {
@@ -268,7 +273,7 @@ impl<D: Disk> Store<D> {
                 // Another key of the same hash.
                 ReadAt::OtherKey => Ok(None),
                 ReadAt::Corrupt => {
-                    self.shared.report_record(partition, place);
+                    self.shared.lose(partition, &listed, DamageKind::Record);
                     Err(ReadError::Corrupt { partition, place })
                 }
             };
@@ -288,6 +293,10 @@ impl<D: Disk> Store<D> {
         if !current() {
             return Ok(None);
         }
+        let now = self.shared.state.borrow().index.find(partition, &listed.hash);
+        if now.is_some_and(|entry| entry.summary == Summary::LOST) {
+            return Err(ReadError::Corrupt { partition, place });
+        }
         let pending = {
             let state = self.shared.state.borrow();
             state.log.pending(place).and_then(record::parse).map(|(record, _)| OwnedRecord::copy(&record))
@@ -300,12 +309,18 @@ impl<D: Disk> Store<D> {
             return Ok(None);
         }
         match outcome? {
-            ReadAt::Record(owned) if owned.partition == partition => Ok(Some(owned)),
+            ReadAt::Record(owned) if owned.partition == partition && self.hash(&owned.key) == listed.hash => {
+                Ok(Some(owned))
+            }
             _ => {
-                self.shared.report_record(partition, place);
+                self.shared.lose(partition, listed, DamageKind::Record);
                 Err(ReadError::Corrupt { partition, place })
             }
         }
+    }
+
+    fn hash(&self, key: &[u8]) -> KeyHash {
+        self.shared.state.borrow().index.hash(key)
     }
 
     fn list(&self, partition: u16, key: &[u8]) -> Option<Listed> {
@@ -329,7 +344,9 @@ impl<D: Disk> Store<D> {
             .and_then(|bytes| record::verify(bytes, segment.salt, place.offset()));
         let Some((record, _)) = verified else { return Ok(ReadAt::Corrupt) };
         Ok(match wanted {
+            _ if record.kind != Kind::Body => ReadAt::Corrupt,
             Some((partition, _)) if record.partition != partition => ReadAt::Corrupt,
+            Some((_, key)) if record.key != key && self.hash(record.key) != self.hash(key) => ReadAt::Corrupt,
             Some((_, key)) if record.key != key => ReadAt::OtherKey,
             _ => ReadAt::Record(OwnedRecord::copy(&record)),
         })
@@ -369,6 +386,7 @@ impl<D: Disk> Store<D> {
         let state = &*self.shared.state.borrow();
         statistics.keys = state.index.len();
         statistics.tombstones = state.tombstones;
+        statistics.lost = state.lost;
         statistics.index_bytes = state.index.memory_bytes();
         statistics.live_bytes = state.space.live;
         statistics.queued_bytes = state.log.queued() as u64;

@@ -17,7 +17,11 @@ fn steps(world: &mut World, beside: &mut Beside, steps: usize) {
         if world.disk.is_halted() {
             return;
         }
-        if world.random.one_in(3) { beside.step(KEYS) } else { world.step(KEYS) }
+        if world.random.one_in(3) {
+            beside.step(KEYS);
+        } else {
+            world.step(KEYS);
+        }
     }
 }
 
@@ -25,9 +29,9 @@ fn steps(world: &mut World, beside: &mut Beside, steps: usize) {
 fn end_and_open(world: &mut World, beside: &mut Beside) {
     for cut in [Some(3), Some(9), None] {
         if world.random.one_in(4) {
-            world.disk.kill()
+            world.disk.kill();
         } else {
-            world.disk.crash()
+            world.disk.crash();
         }
         world.forget();
         beside.forget();

@@ -8,7 +8,7 @@
 //! | 0 | one write with a value, all that was ever seen | the actor's number (14), the counter (48) |
 //! | 1 | one tombstone, likewise | the same |
 //! | 2 | anything else, with a value | the version's hash |
-//! | 3 | anything else, all tombstones | the version's hash |
+//! | 3 | anything else, all tombstones | the version's hash, which is never 0: with 0 it is [`Summary::LOST`] |
 //!
 //! The rule: an actor's number is never given to another actor; the table is saved with each checkpoint, whose summaries
 //! use it. An outline is found by its version's hash, or not at all.
@@ -162,7 +162,7 @@ impl Versions for ActorTable {
     }
 
     fn is_tombstone(&self, summary: Summary) -> bool {
-        !self.has_value(summary)
+        summary != Summary::LOST && !self.has_value(summary)
     }
 
     fn save(&self) -> Vec<u8> {
@@ -245,6 +245,13 @@ mod tests {
             assert_eq!(restored.outline(summary).map(|outline| outline.clock), Some(object(node as u16).clock));
         }
         assert!(!restored.restore(&table.save()[1..]));
+    }
+
+    #[test]
+    fn what_is_lost_has_no_version() {
+        let table = ActorTable::default();
+        assert_eq!((table.stable_hash(Summary::LOST), table.outline(Summary::LOST)), (0, None));
+        assert!(!table.has_value(Summary::LOST) && !table.is_tombstone(Summary::LOST));
     }
 
     #[test]
