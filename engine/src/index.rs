@@ -298,6 +298,10 @@ struct Mixer<'a> {
 
 impl Mixer<'_> {
     fn mix(&self, hash: KeyHash, summary: Summary) -> u64 {
+        if summary == Summary::LOST {
+            // Who has it differs from who lost it, and who lost the only copy there was does not differ from the others.
+            return 0;
+        }
         let mut bytes = [0; 17];
         bytes[..8].copy_from_slice(&hash.fingerprint.to_le_bytes());
         let stable_hash = if summary == Summary::LOST { 0 } else { self.versions.stable_hash(summary) };

@@ -21,6 +21,9 @@ pub struct Local {
     pub has_value: bool,
     /// The object, when its body was at hand.
     pub object: Option<Object>,
+    /// There was a version that cannot be read any more. What is built here begins from nothing, as if the key were absent,
+    /// but nobody may be told that it is.
+    pub lost: bool,
 }
 
 impl Local {
@@ -30,7 +33,13 @@ impl Local {
         Self::default()
     }
 
-    /// Whether the key is absent.
+    /// The version of the key cannot be read any more.
+    #[must_use]
+    pub fn lost() -> Self {
+        Self { lost: true, ..Self::default() }
+    }
+
+    /// Whether the key is absent, or as good as that.
     #[must_use]
     pub fn is_absent(&self) -> bool {
         self.version == VersionHash::ABSENT

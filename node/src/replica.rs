@@ -73,7 +73,13 @@ mod tests {
     fn local(object: &Object, with_body: bool) -> Local {
         let live = object.siblings.iter().map(|sibling| sibling.dot).collect();
         let outline = Some(Outline { clock: object.clock.clone(), live });
-        Local { version: object.version(), has_value: true, outline, object: with_body.then(|| object.clone()) }
+        Local {
+            version: object.version(),
+            has_value: true,
+            outline,
+            object: with_body.then(|| object.clone()),
+            lost: false,
+        }
     }
 
     fn decision(local: &Local, incoming: &Object, base: VersionHash) -> Decision {

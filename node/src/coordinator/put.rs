@@ -303,7 +303,8 @@ mod tests {
         let dot = |counter| Dot { actor: Actor { node: 1, core: 0, incarnation: 1 }, counter };
         let write = |counter| Sibling { dot: dot(counter), timestamp_ms: 0, token: None, value: Some(Bytes::new()) };
         let first = Object::default().after_write(&Clock::new(), write(1));
-        let local = Local { version: first.version(), has_value: true, object: Some(first), outline: None };
+        let local =
+            Local { version: first.version(), has_value: true, object: Some(first), outline: None, lost: false };
         let Written { object, context } = written(&local, Some(&Context::default()), write(2)).unwrap();
         assert_eq!(object.siblings.len(), 2);
         assert!(context.seen.covers(dot(2)) && !context.seen.covers(dot(1)));

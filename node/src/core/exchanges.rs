@@ -2,7 +2,7 @@
 //!
 //! Not here: the exchanges themselves (`anti_entropy`), how an object is taken (`replicas`).
 
-use quorate_engine::{Store, disk::Disk, index::KeyHash, index::Listed, versions::Versions};
+use quorate_engine::{Store, disk::Disk, index::KeyHash, index::Listed, versions::Summary, versions::Versions};
 use quorate_net::{
     id::Endpoint,
     message::{
@@ -142,12 +142,17 @@ impl<D: Disk> Tree for StoreTree<'_, D> {
     fn held(&self, partition: u16, level: u8, leaf: u64) -> Vec<HeldKey> {
         self.store.index(|index| {
             let entries = index.entries(partition, level.into(), leaf);
-            entries.map(|listed| self.held_key(&listed)).collect()
+            entries.filter(is_readable).map(|listed| self.held_key(&listed)).collect()
         })
     }
 
     fn find(&self, partition: u16, key: HashedKey) -> Option<HeldKey> {
         let hash = key_hash(key)?;
-        self.store.find(partition, &hash).map(|listed| self.held_key(&listed))
+        self.store.find(partition, &hash).filter(is_readable).map(|listed| self.held_key(&listed))
     }
+}
+
+/// What was lost is not held; it does not count in the sums either.
+fn is_readable(listed: &Listed) -> bool {
+    listed.entry.summary != Summary::LOST
 }

@@ -61,7 +61,11 @@ impl<D: Disk> Core<D> {
             out.push(probe(now, voter.endpoint, operation, deadline, partition, known, &key));
         }
         if local.is_absent() {
-            let own = if owns { Own::Absent } else { Own::None };
+            let own = match (local.lost, owns) {
+                (true, _) => Own::Lost,
+                (false, true) => Own::Absent,
+                (false, false) => Own::None,
+            };
             return self.own_known(now, operation, own, out);
         }
         match (self.recent(log, partition, key.encoded()), pending) {

@@ -55,12 +55,16 @@ impl<D: Disk> Log<D> {
     /// before others may see this version.
     pub(super) fn local(&self, partition: u16, key: &[u8], loaded: Option<Object>) -> (Local, Option<Sequence>) {
         let Some(found) = self.store.lookup(partition, key) else { return (Local::absent(), None) };
+        if found.summary == Summary::LOST {
+            return (Local::lost(), None);
+        }
         let version = self.actors.version(found.summary);
         let local = Local {
             version,
             outline: self.actors.outline(found.summary),
             has_value: self.actors.has_value(found.summary),
             object: loaded.filter(|object| object.version() == version),
+            lost: false,
         };
         (local, found.pending)
     }

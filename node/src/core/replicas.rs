@@ -159,8 +159,8 @@ impl<D: Disk> Core<D> {
         let known = VersionHash(probe.known.to_native());
         let log = self.log_of(partition);
         let (local, pending) = self.local(log, partition, key, None);
-        let version = if log == LogId::Hints && local.is_absent() {
-            // Who holds no hint knows nothing of the key, not even that it is absent.
+        let version = if local.lost || log == LogId::Hints && local.is_absent() {
+            // Who holds no hint knows nothing of the key, not even that it is absent; nor does who has lost it.
             ProbedVersion::Unknown
         } else if local.version == known {
             ProbedVersion::Same

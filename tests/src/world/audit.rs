@@ -6,7 +6,7 @@
 
 use std::{rc::Rc, time::Duration};
 
-use quorate_engine::disk::simulated::SimulatedDisk;
+use quorate_engine::{disk::simulated::SimulatedDisk, index::Listed, versions::Summary};
 use quorate_net::{
     frame,
     id::Endpoint,
@@ -89,9 +89,11 @@ impl World {
 
     /// A partition of which somebody holds a hint.
     fn first_hinted(&self) -> Option<u16> {
+        // A hint that cannot be read any more is given up.
+        let is_held = |listed: Listed| listed.entry.summary != Summary::LOST;
         let hinted = |store: &HintStore<SimulatedDisk>| {
-            (0..self.settings.ring.partitions())
-                .find(|&partition| store.index(|index| index.partition_len(partition)) > 0)
+            let holds = |partition: &u16| store.index(|index| index.entries(*partition, 0, 0).any(is_held));
+            (0..self.settings.ring.partitions()).find(holds)
         };
         self.shells.iter().filter_map(|shell| hinted(shell.core()?.hint_store())).next()
     }

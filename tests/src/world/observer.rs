@@ -189,6 +189,10 @@ impl World {
         for (key, version) in forgotten {
             self.note(Some(&key), || format!("core {at} forgets the hint {version:x}"));
             self.shells[at].holdings.remove(&(LogId::Hints, key.clone()));
+            // What a disk has spoiled is given up.
+            if self.shells[at].spoiled {
+                continue;
+            }
             let brought = self.ledger.knows(&key, version).unwrap_or_default();
             let owners = self.settings.ring.primaries(self.settings.ring.partition(key.name())).to_vec();
             for owner in owners {

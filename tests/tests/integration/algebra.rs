@@ -89,6 +89,7 @@ impl Universe {
             outline: self.actors.outline(summary),
             has_value: self.actors.has_value(summary),
             object: self.random.one_in(2).then(|| object.clone()),
+            lost: false,
         }
     }
 
