@@ -18,6 +18,7 @@ mod hints;
 mod log;
 mod puts;
 mod replicas;
+mod transfers;
 
 use std::{
     cmp::Reverse,
@@ -33,8 +34,9 @@ use quorate_net::{
     id::Endpoint,
     key::Key,
     message::{
-        ArchivedMessage, Consistency, Failure, Operation, Outcome, ProbedVersion, Request, exchange::Whole,
-        gossip::NodeIdentity,
+        ArchivedMessage, Consistency, Failure, Operation, Outcome, ProbedVersion, Request,
+        exchange::Whole,
+        gossip::{Gossip, NodeEntry, NodeIdentity, RingStamp, Status},
     },
 };
 
@@ -53,9 +55,10 @@ use crate::{
     membership::{Contact, GossipConfig, Membership, Start, state::ClusterState},
     object::{Object, VersionHash},
     quorum::Voter,
-    ring::{Ring, RingError},
+    ring::Ring,
     summary::ActorTable,
     tokens::Tokens,
+    transfer::Transfer,
     version::Actor,
 };
 
@@ -178,6 +181,13 @@ pub struct Core<D: Disk> {
     exchange_waits: usize,
     /// Where the logs were found damaged, by segment and offset.
     damaged: AHashSet<(LogId, u32, u32)>,
+    /// The tables that `ring` was made of.
+    ring_stamp: RingStamp,
+    /// States of the cluster that are not on disk yet.
+    storing_states: usize,
+    /// What waits for that.
+    held_gossip: Vec<(Endpoint, Gossip)>,
+    transfer: Transfer,
     statistics: Statistics,
 }
 
@@ -213,9 +223,7 @@ pub type Loaded = Result<Option<Bytes>, ReadError>;
 
 impl<D: Disk> Core<D> {
     /// A core with nothing under way. `incarnation` was drawn at random for this start, and is on disk.
-    ///
-    /// # Errors
-    /// When those who belong make no ring.
+    #[must_use]
     pub fn new(
         settings: Settings,
         belonging: Belonging,
@@ -224,10 +232,11 @@ impl<D: Disk> Core<D> {
         sealer: Sealer,
         incarnation: u64,
         now: Instant,
-    ) -> Result<Self, RingError> {
+    ) -> Self {
         let me = settings.me;
         let actor = Some(Actor::new(me, incarnation));
-        let ring = Rc::new(gossip::ring_of(&settings, &belonging.state)?);
+        let ring = Rc::new(gossip::ring_of(&settings, &belonging.state));
+        let ring_stamp = belonging.state.stamp();
         let Belonging { identity, state, seeds } = belonging;
         // What was drawn is no secret to the others, but not known before.
         let start = Start { me, identity, incarnation: incarnation.max(1), seeds, state, random_seed: incarnation };
@@ -237,7 +246,7 @@ impl<D: Disk> Core<D> {
         // Far from the numbers of this core's own operations.
         let first_hint = incarnation.wrapping_add(1 << 63);
         let handoff = HintedHandoff::new(settings.hints.clone(), ring.clone(), first_hint, &StoreTree::of(&hints));
-        Ok(Self {
+        let mut core = Self {
             settings,
             ring,
             objects: Log::new(objects.0, objects.1),
@@ -261,8 +270,17 @@ impl<D: Disk> Core<D> {
             exchange_actions: VecDeque::new(),
             exchange_waits: 0,
             damaged: AHashSet::new(),
+            ring_stamp,
+            storing_states: 0,
+            held_gossip: Vec::new(),
+            transfer: Transfer::new(me),
             statistics: Statistics::default(),
-        })
+        };
+        let surplus = core.surplus();
+        core.transfer.handle_state(now, core.membership.state(), &core.ring, &surplus);
+        let mut nothing_under_way = Vec::new();
+        core.anti_entropy.handle_ring(now, core.ring.clone(), surplus, &mut nothing_under_way);
+        core
     }
 
     /// A client of this core asks.
@@ -381,6 +399,7 @@ impl<D: Disk> Core<D> {
     /// Deadlines may have passed.
     pub fn handle_timeout(&mut self, now: Now, out: &mut Vec<Effect>) {
         self.gossip_on(now, out);
+        self.transfer_on(now, out);
         if self.anti_entropy.next_timeout().is_some_and(|at| at <= now.instant) {
             self.exchange(now, out, |exchanges, tree, actions| exchanges.handle_timeout(now.instant, tree, actions));
         }
@@ -531,6 +550,9 @@ impl<D: Disk> Core<D> {
                 return self.answer(reply_to, Outcome::ClusterMap(self.ring.cluster_map()), out);
             }
         };
+        if let Some(refusal) = self.membership.refusal() {
+            return self.fail(reply_to, Failure::BadRequest(refusal.to_string()), out);
+        }
         if let Err(error) = quorate_net::key::check(key.encoded()) {
             return self.fail(reply_to, Failure::BadRequest(error.to_string()), out);
         }
@@ -614,8 +636,14 @@ impl<D: Disk> Core<D> {
             return Vec::new();
         }
         let gains = |endpoint| self.ring.gaining(partition).any(|owner| owner == endpoint);
-        let may =
-            |&endpoint: &Endpoint| endpoint != self.settings.me && !self.down.contains(&endpoint) && !gains(endpoint);
+        // Who is to leave takes no more hints: it has to give away those that it holds.
+        let leaves = |endpoint: Endpoint| {
+            let leaving = |node: &NodeEntry| matches!(node.status, Status::Leaving | Status::Removing);
+            self.ring.is_changing() && self.membership.state().node(endpoint.node).is_some_and(leaving)
+        };
+        let may = |&endpoint: &Endpoint| {
+            endpoint != self.settings.me && !self.down.contains(&endpoint) && !gains(endpoint) && !leaves(endpoint)
+        };
         self.ring.fallbacks(partition).iter().copied().filter(may).collect()
     }
 

@@ -17,7 +17,7 @@ mod reply;
 mod server;
 mod session;
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, rc::Rc, time::Duration};
 
 use quorate_net::{
     id::{CoreId, NodeId},
@@ -79,7 +79,7 @@ pub trait NodeView {
     /// A number for the cluster, the same on all its nodes.
     fn cluster_id(&self) -> u64;
     /// Who owns what.
-    fn map(&self) -> &ClusterMap;
+    fn map(&self) -> Rc<ClusterMap>;
     /// Time since 1970.
     fn now_unix(&self) -> Duration;
     /// An estimate of the keys in the whole cluster.

@@ -44,7 +44,7 @@ pub struct Ring {
 }
 
 /// The preference list of a partition.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 struct Preference {
     endpoints: Vec<Endpoint>,
     /// So many of the first are primaries.
@@ -90,6 +90,13 @@ impl Ring {
         let row = |(partition, row): (u16, &[NodeId])| nodes.endpoints(partition, &nodes.places(row));
         let next = next.map(|next| (0..).zip(next.rows()).map(row).collect());
         Self { replicas: table.replicas(), members, preference, next }
+    }
+
+    /// Nobody keeps anything: what a node goes by that nobody has told of a ring.
+    #[must_use]
+    pub fn empty(partitions: u16, replicas: u8) -> Self {
+        let preference = (0..partitions).map(|_| Preference::default()).collect();
+        Self { replicas, members: Vec::new(), preference, next: None }
     }
 
     /// Q.
@@ -155,33 +162,20 @@ impl Ring {
     }
 
     /// Who is to keep the partition and does not yet. Writes go there, too.
-    pub fn gaining(&self, partition: u16) -> impl Iterator<Item = Endpoint> {
+    pub fn gaining(&self, partition: u16) -> impl Iterator<Item = Endpoint> + '_ {
         let now = self.primaries(partition);
         self.next_primaries(partition).iter().filter(|endpoint| !now.contains(endpoint)).copied()
+    }
+
+    /// All who take writes of the partition: those who are to keep it first, then the primaries.
+    pub fn keepers(&self, partition: u16) -> impl Iterator<Item = Endpoint> + '_ {
+        self.gaining(partition).chain(self.primaries(partition).iter().copied())
     }
 
     /// Who keeps the partition and is not to keep it any more.
     pub fn losing(&self, partition: u16) -> impl Iterator<Item = Endpoint> {
         let next = self.next_primaries(partition);
         self.primaries(partition).iter().filter(|endpoint| !next.contains(endpoint)).copied()
-    }
-
-    /// Whether another ring is to come.
-    #[must_use]
-    pub fn is_changing(&self) -> bool {
-        false
-    }
-
-    /// The owners by the ring that is to come; by this one when none is.
-    #[must_use]
-    pub fn next_primaries(&self, partition: u16) -> &[Endpoint] {
-        self.primaries(partition)
-    }
-
-    /// Those who own the partition only by the ring that is to come.
-    pub fn gaining(&self, partition: u16) -> impl Iterator<Item = Endpoint> + '_ {
-        let present = self.primaries(partition);
-        self.next_primaries(partition).iter().copied().filter(move |endpoint| !present.contains(endpoint))
     }
 
     /// What clients need to route by themselves.

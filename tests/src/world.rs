@@ -411,6 +411,12 @@ impl World {
                     self.settle_upto(at, log, watermark);
                     self.handle(at, &Cause::None, |core, now, out| core.handle_log(now, log, watermark, out))?;
                 }
+                Completion::Stored(stored) => {
+                    self.handle(at, &Cause::None, |core, now, out| core.handle_state_stored(now, stored, out))?;
+                }
+                Completion::Dropped(partition) => {
+                    self.handle(at, &Cause::None, |core, now, out| core.handle_dropped(now, partition, out))?;
+                }
                 Completion::Actor(incarnation) => {
                     let keys = self.shells[at].coordinated.iter().cloned().collect();
                     self.handle(at, &Cause::Keys(keys), |core, now, out| core.handle_actor(now, incarnation, out))?;
@@ -486,6 +492,8 @@ impl World {
                 self.shells[at].load(load, log, partition, &key, cause.clone());
             }
             Effect::Fetch { job, log, partition, key } => self.shells[at].fetch(job, log, partition, key),
+            Effect::StoreState(state) => self.shells[at].store_state(state),
+            Effect::Drop { partition } => self.shells[at].drop_partition(partition),
             Effect::MembersChanged => {}
             Effect::Refused(refusal) => {
                 let detail = format!("core {at} is refused: {refusal}");

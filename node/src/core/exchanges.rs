@@ -100,6 +100,7 @@ impl<D: Disk> Core<D> {
                 Action::Load { job, partition, key } => {
                     out.push(Effect::Fetch { job, log: LogId::Objects, partition, key });
                 }
+                Action::Compared { peer, partition, begun } => self.transfer.handle_compared(peer, partition, begun),
                 take @ Action::Take { .. } => self.exchange_actions.push_back(take),
             }
         }

@@ -9,7 +9,7 @@ use quorate_net::{
     id::Endpoint,
     message::{
         Message,
-        gossip::{ArchivedGossip, Gossip, Status},
+        gossip::{ArchivedGossip, Gossip},
     },
 };
 
@@ -18,8 +18,11 @@ use crate::{
     clock::Now,
     effect::Effect,
     membership::{Contact, Membership, MembershipEffect, state::ClusterState},
-    ring::{Ring, RingError},
+    ring::Ring,
 };
+
+/// More messages than this are not held back; gossip may be lost.
+const HELD_MAX: usize = 1024;
 
 impl<D: Disk> Core<D> {
     /// Another core gossips.
@@ -51,16 +54,22 @@ impl<D: Disk> Core<D> {
         self.drive_membership(now, out, |members, effects| members.handle_stop(effects));
     }
 
-    fn drive_membership(
+    pub(super) fn drive_membership<T>(
         &mut self,
         now: Now,
         out: &mut Vec<Effect>,
-        event: impl FnOnce(&mut Membership, &mut Vec<MembershipEffect>),
-    ) {
+        event: impl FnOnce(&mut Membership, &mut Vec<MembershipEffect>) -> T,
+    ) -> T {
         let mut effects = Vec::new();
-        event(&mut self.membership, &mut effects);
+        let result = event(&mut self.membership, &mut effects);
         for effect in effects {
             match effect {
+                // What is sent may tell of a change that this core made: nobody shall know of it before this core does for good.
+                MembershipEffect::Send { to, gossip } if self.storing_states > 0 => {
+                    if self.held_gossip.len() < HELD_MAX {
+                        self.held_gossip.push((to, gossip));
+                    }
+                }
                 MembershipEffect::Send { to, gossip } => {
                     out.push(Effect::Send { to, message: Message::Gossip(gossip) });
                 }
@@ -69,26 +78,58 @@ impl<D: Disk> Core<D> {
                 MembershipEffect::Refused(refusal) => out.push(Effect::Refused(refusal)),
             }
         }
+        result
     }
 
     /// Who belongs has changed, so the ring may have.
     fn state_changed(&mut self, now: Now, out: &mut Vec<Effect>) {
         let state = self.membership.state();
         self.down.retain(|&peer| state.has(peer));
-        // Those who belong always make a ring: a state without a member changes nothing here.
-        if let Ok(ring) = ring_of(&self.settings, state) {
+        self.storing_states += 1;
+        out.push(Effect::StoreState(state.encode()));
+        let stamp = state.stamp();
+        if stamp != self.ring_stamp {
+            self.ring_stamp = stamp;
+            let owned = |ring: &Ring| -> Vec<u16> {
+                (0..ring.partitions())
+                    .filter(|&partition| ring.primaries(partition).contains(&self.settings.me))
+                    .collect()
+            };
+            let ring = ring_of(&self.settings, state);
+            let moved = owned(&ring) != owned(&self.ring);
             self.ring = Rc::new(ring);
+            if moved {
+                // In one log or the other there may be dots of this core's actor that the one of now does not hold.
+                self.renew_actor(out);
+            }
         }
+        self.follow_ring(now, out);
+        out.push(Effect::MembersChanged);
+    }
+
+    /// The ring may have changed, or what is held.
+    pub(super) fn follow_ring(&mut self, now: Now, out: &mut Vec<Effect>) {
+        let surplus = self.surplus();
+        self.transfer.handle_state(now.instant, self.membership.state(), &self.ring, &surplus);
         let ring = self.ring.clone();
         self.hand_off(now, out, |handoff, tree, actions| handoff.handle_ring(now.instant, ring, tree, actions));
         let ring = self.ring.clone();
-        self.exchange(now, out, |exchanges, _, actions| exchanges.handle_ring(now.instant, ring, actions));
-        out.push(Effect::MembersChanged);
+        self.exchange(now, out, |exchanges, _, actions| exchanges.handle_ring(now.instant, ring, surplus, actions));
+    }
+
+    /// A state that [`Effect::StoreState`] brought is on disk; or it is not, and then this core never speaks again: what it
+    /// said could be something else after its next start.
+    pub fn handle_state_stored(&mut self, now: Now, stored: bool, out: &mut Vec<Effect>) {
+        self.storing_states -= usize::from(stored);
+        if self.storing_states == 0 {
+            let held = std::mem::take(&mut self.held_gossip);
+            out.extend(held.into_iter().map(|(to, gossip)| Effect::Send { to, message: Message::Gossip(gossip) }));
+        }
+        self.settle(now, out);
     }
 }
 
-/// The ring that a state makes.
-pub(super) fn ring_of(settings: &Settings, state: &ClusterState) -> Result<Ring, RingError> {
-    let owns = |status| matches!(status, Status::Member | Status::Leaving);
-    Ring::new(settings.partitions, settings.replicas, state.members(owns))
+/// The ring that a state makes; nobody keeps anything as long as it knows none.
+pub(super) fn ring_of(settings: &Settings, state: &ClusterState) -> Ring {
+    state.ring().unwrap_or_else(|| Ring::empty(settings.partitions, settings.replicas))
 }

@@ -13,7 +13,7 @@ use super::*;
 
 /// Two nodes of two cores, four partitions, two replicas.
 struct Node {
-    map: ClusterMap,
+    map: Rc<ClusterMap>,
     now: Duration,
 }
 
@@ -32,7 +32,7 @@ impl Node {
             preference: vec![vec![0, 1], vec![0, 1], vec![1, 0], vec![0, 1]],
             spread: vec![0, 0, 1 << 31, 1 << 31],
         };
-        Self { map, now: Duration::from_micros(1_700_000_000_000_007) }
+        Self { map: Rc::new(map), now: Duration::from_micros(1_700_000_000_000_007) }
     }
 }
 
@@ -43,8 +43,8 @@ impl NodeView for Node {
     fn cluster_id(&self) -> u64 {
         0xabc
     }
-    fn map(&self) -> &ClusterMap {
-        &self.map
+    fn map(&self) -> Rc<ClusterMap> {
+        self.map.clone()
     }
     fn now_unix(&self) -> Duration {
         self.now

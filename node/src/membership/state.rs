@@ -288,27 +288,30 @@ impl ClusterState {
         self.ring.machines().all(|(node, _)| self.named(node).is_some())
     }
 
-    /// The cores that get partitions by the change that is under way, in order.
-    fn gaining(&self) -> BTreeSet<Endpoint> {
+    /// The cores that have something to do for the change that is under way, in order: those that get partitions, and those
+    /// of nodes that leave, which have to give away the hints that they hold.
+    fn movers(&self) -> BTreeSet<Endpoint> {
         let (Some(table), Some(change)) = (self.ring.table(), self.ring.change()) else { return BTreeSet::new() };
         let core = |of: crate::ring::Move| {
             let cores = self.named(of.gains).map_or(1, |node| node.cores);
             Endpoint::new(of.gains, core_of(of.partition, cores))
         };
-        table.moves(&change.next).into_iter().map(core).collect()
+        let leave = self.nodes().filter(|node| node.status == Status::Leaving);
+        let leaving = leave.flat_map(|node| (0..node.cores).map(|core| Endpoint::new(node.id, CoreId(core))));
+        table.moves(&change.next).into_iter().map(core).chain(leaving).collect()
     }
 
-    /// Whether a core gets partitions by the change that is under way.
+    /// Whether a core has something to do for the change that is under way.
     #[must_use]
-    pub fn is_gaining(&self, endpoint: Endpoint) -> bool {
-        self.gaining().contains(&endpoint)
+    pub fn is_mover(&self, endpoint: Endpoint) -> bool {
+        self.movers().contains(&endpoint)
     }
 
-    /// The cores that do not have all yet that they gain by the change that is under way, in order.
+    /// The cores that have not done yet what they have to do for the change that is under way, in order.
     #[must_use]
     pub fn unconfirmed(&self) -> Vec<Endpoint> {
         let Some(change) = self.ring.change() else { return Vec::new() };
-        self.gaining().difference(&change.confirmed).copied().collect()
+        self.movers().difference(&change.confirmed).copied().collect()
     }
 
     /// All that is known, as it travels and lies on disk.

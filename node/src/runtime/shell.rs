@@ -2,7 +2,7 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     rc::Rc,
     time::{Duration, Instant as SystemInstant, SystemTime},
 };
@@ -14,7 +14,7 @@ use quorate_engine::{
 };
 use quorate_net::{
     frame,
-    id::{CoreId, Endpoint},
+    id::Endpoint,
     key::Key,
     message::{ArchivedMessage, Message, Reply, Request, exchange::HashedKey},
     transport::{Connection, Mesh},
@@ -24,7 +24,7 @@ use crate::{
     clock::{Instant, Now},
     core::{Core, LogId},
     effect::Effect,
-    start::{fetch, store_incarnation},
+    start::{fetch, store_incarnation, store_state},
 };
 
 /// What a client's answer leads to.
@@ -43,12 +43,16 @@ pub(super) struct Shell {
     effects: Cell<Vec<Effect>>,
     /// Messages that could not be sent.
     unsent: Cell<u64>,
+    /// States of the cluster that wait to be stored.
+    states: RefCell<VecDeque<Vec<u8>>>,
+    storing: Cell<bool>,
+    on_members_changed: RefCell<Option<Rc<dyn Fn()>>>,
 }
 
 impl Shell {
     /// `epoch` is the moment from which the core's clock counts.
     pub(super) fn new(core: Core<DmaDisk>, epoch: SystemInstant, mesh: Mesh<Vec<u8>>) -> Rc<Self> {
-        let shell = Rc::new(Self {
+        Rc::new(Self {
             me: core.settings().me,
             core: RefCell::new(core),
             epoch,
@@ -58,15 +62,10 @@ impl Shell {
             next_client: Cell::new(0),
             effects: Cell::default(),
             unsent: Cell::new(0),
-        });
-        // Nobody can be reached until a connection stands.
-        let ring = shell.core.borrow().ring().clone();
-        for member in ring.members().iter().filter(|member| member.node.id != shell.me.node) {
-            for core in (0..member.node.cores).map(CoreId) {
-                shell.peer_changed(Endpoint::new(member.node.id, core), false);
-            }
-        }
-        shell
+            states: RefCell::default(),
+            storing: Cell::new(false),
+            on_members_changed: RefCell::default(),
+        })
     }
 
     pub(super) fn me(&self) -> Endpoint {
@@ -123,6 +122,13 @@ impl Shell {
         }
     }
 
+    /// There is such a peer; it cannot be reached unless there is a connection.
+    pub(super) fn expect_peer(self: &Rc<Self>, peer: Endpoint) {
+        if !self.peers.borrow().contains_key(&peer) {
+            self.peer_changed(peer, false);
+        }
+    }
+
     fn peer_changed(self: &Rc<Self>, peer: Endpoint, up: bool) {
         self.drive(|core, now, out| core.handle_peer(now, peer, up, out));
     }
@@ -161,8 +167,25 @@ impl Shell {
                     LogId::Hints => self.fetch(core.hint_store().clone(), job, log, partition, key),
                 }
             }
-            // Who belongs is what the configuration lists, and all of those are connected already.
-            Effect::MembersChanged => {}
+            Effect::StoreState(state) => self.store_state(state),
+            Effect::Drop { partition } => {
+                let shell = self.clone();
+                let store = self.core.borrow().store().clone();
+                glommio::spawn_local(async move {
+                    if let Err(error) = store.drop_partition(partition).await {
+                        eprintln!("core {}: partition {partition} is not dropped yet: {error}", shell.me);
+                    }
+                    shell.drive(|core, now, out| core.handle_dropped(now, partition, out));
+                })
+                .detach();
+            }
+            Effect::MembersChanged => {
+                let follow = self.on_members_changed.borrow().clone();
+                if let Some(follow) = follow {
+                    // Not from within: connections tell the machine what they come to.
+                    glommio::spawn_local(async move { follow() }).detach();
+                }
+            }
             Effect::Refused(refusal) => eprintln!("core {}: {refusal}", self.me),
             Effect::RenewActor => {
                 let shell = self.clone();
@@ -177,6 +200,32 @@ impl Shell {
                 .detach();
             }
         }
+    }
+
+    /// Calls `follow` whenever somebody else belongs to the cluster.
+    pub(super) fn on_members_changed(&self, follow: impl Fn() + 'static) {
+        *self.on_members_changed.borrow_mut() = Some(Rc::new(follow));
+    }
+
+    /// States are stored one after the other, in their order.
+    fn store_state(self: &Rc<Self>, state: Vec<u8>) {
+        self.states.borrow_mut().push_back(state);
+        if self.storing.replace(true) {
+            return;
+        }
+        let shell = self.clone();
+        let store = self.core.borrow().store().clone();
+        glommio::spawn_local(async move {
+            while let Some(state) = { shell.states.borrow_mut().pop_front() } {
+                let stored = store_state(&store, &state).await;
+                if let Err(error) = &stored {
+                    eprintln!("core {}: who belongs to the cluster cannot be stored: {error}", shell.me);
+                }
+                shell.drive(|core, now, out| core.handle_state_stored(now, stored.is_ok(), out));
+            }
+            shell.storing.set(false);
+        })
+        .detach();
     }
 
     fn load<D: Disk>(self: &Rc<Self>, store: Store<D>, load: u64, partition: u16, key: Key) {

@@ -19,6 +19,7 @@ use super::{clients::WeakResp, executor::Signals, shell::Shell};
 use crate::{
     config::Config,
     gateway::{Counters, GatewayLimits, NodeView},
+    ring::Ring,
 };
 
 /// One core's view of itself and of its node.
@@ -26,7 +27,8 @@ pub(super) struct View {
     shell: Rc<Shell>,
     transport: Transport,
     signals: Arc<Signals>,
-    map: ClusterMap,
+    /// What clients are told of the ring, and of which.
+    map: RefCell<(Rc<Ring>, Rc<ClusterMap>)>,
     cluster: u64,
     replicas: u8,
     value_bytes_max: usize,
@@ -42,7 +44,7 @@ impl View {
             shell: shell.clone(),
             transport: transport.clone(),
             signals: signals.clone(),
-            map: shell.look(|core| core.ring().cluster_map()),
+            map: RefCell::new(shell.look(|core| (core.ring().clone(), Rc::new(core.ring().cluster_map())))),
             cluster: config.cluster_hash(),
             replicas: config.cluster.replicas,
             value_bytes_max: config.limits.value as usize,
@@ -87,8 +89,13 @@ impl NodeView for View {
         self.cluster
     }
 
-    fn map(&self) -> &ClusterMap {
-        &self.map
+    fn map(&self) -> Rc<ClusterMap> {
+        let ring = self.shell.look(|core| core.ring().clone());
+        let (of, map) = &mut *self.map.borrow_mut();
+        if !Rc::ptr_eq(of, &ring) {
+            (*of, *map) = (ring.clone(), Rc::new(ring.cluster_map()));
+        }
+        map.clone()
     }
 
     fn now_unix(&self) -> Duration {
@@ -97,7 +104,7 @@ impl NodeView for View {
 
     fn keys(&self) -> u64 {
         let here: u64 = self.signals.keys.iter().map(|keys| keys.load(Ordering::Relaxed)).sum();
-        let nodes = self.map.nodes.len() as u64;
+        let nodes = self.map().nodes.len().max(1) as u64;
         here * nodes / u64::from(self.replicas).min(nodes)
     }
 

@@ -95,9 +95,10 @@ impl Settings {
             rack: String::new(),
             weight_thousandths: 1000,
         };
-        let founded = ClusterState::founded((1..=shape.nodes).map(description).collect());
         let partitions = 64;
-        let ring = Ring::new(partitions, shape.replicas, founded.members(|_| true)).expect("a plain ring");
+        let nodes = (1..=shape.nodes).map(description).collect();
+        let founded = ClusterState::founded(partitions, shape.replicas, nodes).expect("a plain ring");
+        let ring = founded.ring().expect("it has one");
         let mut store = StoreConfig::new(0, partitions, random.next_u64());
         store.segment_bytes = 1 << 20;
         store.segments_max = random.range(12..24) as u32;

@@ -26,7 +26,7 @@ use quorate_net::{
 };
 use quorate_node::{
     core::{Core, Loaded, LogId},
-    start::{StartError, Started, fetch, start, store_incarnation},
+    start::{StartError, Started, fetch, start, store_incarnation, store_state},
 };
 
 use super::{
@@ -50,6 +50,10 @@ pub(super) enum Completion {
     Watermark(LogId, Watermark),
     /// A new incarnation is on disk.
     Actor(u64),
+    /// Who belongs is on disk, or is not.
+    Stored(bool),
+    /// A partition was dropped.
+    Dropped(u16),
 }
 
 /// Whether a core runs.
@@ -68,6 +72,8 @@ pub(super) struct Shell {
     pub(super) process: Process,
     executor: Executor,
     inbox: Rc<RefCell<VecDeque<Completion>>>,
+    /// States of the cluster to be stored, the one under way first.
+    states: Rc<RefCell<VecDeque<Vec<u8>>>>,
     /// What each read under way is for.
     pub(super) loads: AHashMap<u64, Cause>,
     /// The peers that it was told are down.
@@ -91,6 +97,7 @@ impl Shell {
             process: Process::Down,
             executor: Executor::new(),
             inbox: Rc::default(),
+            states: Rc::default(),
             loads: AHashMap::new(),
             told_down: BTreeSet::new(),
             coordinated: BTreeSet::new(),
@@ -158,6 +165,7 @@ impl Shell {
         self.process = Process::Down;
         self.executor = Executor::new();
         self.inbox = Rc::default();
+        self.states = Rc::default();
         self.loads.clear();
         self.told_down.clear();
         self.coordinated.clear();
@@ -234,6 +242,36 @@ impl Shell {
             inbox.borrow_mut().push_back(Completion::Fetched { job, log, object });
         };
         self.executor.spawn(GROUP, Box::pin(fetching));
+    }
+
+    /// Stores who belongs, one after the other.
+    pub(super) fn store_state(&mut self, state: Vec<u8>) {
+        let Some(core) = self.core() else { return };
+        self.states.borrow_mut().push_back(state);
+        if self.states.borrow().len() > 1 {
+            return;
+        }
+        let (store, inbox, states) = (core.store().clone(), self.inbox.clone(), self.states.clone());
+        let storing = async move {
+            while let Some(state) = { states.borrow().front().cloned() } {
+                let stored = store_state(&store, &state).await;
+                states.borrow_mut().pop_front();
+                inbox.borrow_mut().push_back(Completion::Stored(stored.is_ok()));
+            }
+        };
+        self.executor.spawn(GROUP, Box::pin(storing));
+    }
+
+    /// Drops a partition.
+    pub(super) fn drop_partition(&mut self, partition: u16) {
+        let Some(core) = self.core() else { return };
+        let (store, inbox) = (core.store().clone(), self.inbox.clone());
+        let dropping = async move {
+            // What could not be dropped is looked at again.
+            let _ = store.drop_partition(partition).await;
+            inbox.borrow_mut().push_back(Completion::Dropped(partition));
+        };
+        self.executor.spawn(GROUP, Box::pin(dropping));
     }
 
     /// Stores a new incarnation for the machine, however often it takes.

@@ -46,7 +46,7 @@ pub enum Change {
     Pause,
     /// The transfer goes on.
     Resume,
-    /// This core has all that it gains by the change that is under way.
+    /// This core has all that it gains by the change that is under way, or has given away what it has to.
     Confirm(Endpoint),
     /// The next table is in force; who joined is a member, who was to go is removed.
     Finish,
@@ -206,7 +206,7 @@ impl ClusterState {
             Change::Resume => self.pause(false)?,
             Change::Confirm(endpoint) => {
                 self.under_way()?;
-                if !self.is_gaining(endpoint) {
+                if !self.is_mover(endpoint) {
                     return Err(ChangeError::GainsNothing(endpoint));
                 }
                 self.ring.change_mut().expect("under way").confirmed.insert(endpoint);

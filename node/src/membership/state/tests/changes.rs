@@ -60,7 +60,7 @@ fn a_node_joins_leaves_and_is_gone() {
 
     let cores: Vec<Endpoint> = [0, 1].map(|core| Endpoint::new(NodeId(4), CoreId(core))).into();
     assert_eq!(state.unconfirmed(), cores);
-    assert!(state.is_gaining(cores[0]) && !state.is_gaining(Endpoint::new(NodeId(1), CoreId(0))));
+    assert!(state.is_mover(cores[0]) && !state.is_mover(Endpoint::new(NodeId(1), CoreId(0))));
     let ring = state.ring().unwrap();
     assert!(ring.is_changing() && (0..64).any(|p| ring.gaining(p).any(|of| of == cores[1])));
     let other = Endpoint::new(NodeId(1), CoreId(0));
