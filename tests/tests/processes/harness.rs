@@ -1,7 +1,7 @@
 //! The program under test, its processes, and waiting for them.
 
 use std::{
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Read},
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, ExitStatus, Stdio},
@@ -122,6 +122,15 @@ impl Process {
         }
     }
 
+    /// All that it prints until its end.
+    pub(crate) fn read_to_end(&mut self) -> String {
+        let child = self.child.as_mut().expect("it was not waited for");
+        let lines = self.lines.get_or_insert_with(|| BufReader::new(child.stdout.take().expect("it is piped")));
+        let mut text = String::new();
+        lines.read_to_string(&mut text).expect("it prints text");
+        text
+    }
+
     pub(crate) fn is_running(&mut self) -> bool {
         self.child.as_mut().is_some_and(|child| child.try_wait().expect("a child can be waited for").is_none())
     }
@@ -151,6 +160,12 @@ impl Drop for Process {
     fn drop(&mut self) {
         self.kill();
     }
+}
+
+/// How often a test does what it repeats: a few times, or as the environment variable `name` says.
+pub(crate) fn times(name: &str, few: usize) -> usize {
+    let text = std::env::var(name).ok();
+    text.map_or(few, |text| text.parse().unwrap_or_else(|_| panic!("{name} is no number: {text}")))
 }
 
 /// Looks again and again until there is something.
