@@ -48,6 +48,12 @@ impl Report {
         self.0[field].as_u64().unwrap_or_else(|| panic!("no {field} in {}", self.0))
     }
 
+    /// Requests that met an error; the operation may then have succeeded at another server.
+    pub(crate) fn errors(&self) -> u64 {
+        let errors = self.0["errors"].as_object().expect("a report has errors");
+        errors.values().filter_map(|error| error["count"].as_u64()).sum()
+    }
+
     /// Seconds that the slowest operation took, those that failed included.
     pub(crate) fn slowest(&self) -> f64 {
         let rows = self.0["latencies"].as_array().expect("a report has latencies");
