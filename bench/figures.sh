@@ -416,9 +416,9 @@ row_lostdisk() {
     cluster
     load_keys
     # The foreground has keys of its own: it must not bring back the others by reading them.
-    bench other --workload load --keys 20000 --key-prefix other:
+    KEYS=20000 bench other --workload load --key-prefix other:
     foreground() {
-        bench "$1" --workload mix --keys 20000 --key-prefix other: --durability durable --rate 1000 --duration "${SECS}s"
+        KEYS=20000 bench "$1" --workload mix --key-prefix other: --durability durable --rate 1000 --duration "${SECS}s"
         py load "$1" "$WORK/$1.json"
     }
     for ((run = 1; run <= ROUNDS; run++)); do foreground "before-$run"; done
@@ -452,8 +452,8 @@ row_heal() {
     stop "$DEV"
     cp -a "$data" "$WORK/older"
     dev
-    bench older --workload load --keys "$few" --seed 2
-    bench newer --workload load --keys "$few" --key-prefix new:
+    KEYS=$few bench older --workload load --seed 2
+    KEYS=$few bench newer --workload load --key-prefix new:
     stop "$DEV"
     # Two nodes have what the third one has never seen, and nobody has kept a hint: as after hints that were dropped.
     rm -rf "$data"
