@@ -14,7 +14,7 @@ use tempfile::TempDir;
 
 use super::{
     apart::skip,
-    harness::{Process, is_alive, quorate, wait_for},
+    harness::{Process, is_alive, quorate, wait_for, wait_long_for},
     hosts::Hosts,
     talk,
 };
@@ -30,8 +30,11 @@ pub(crate) const VALUE_MAX: usize = 256 << 10;
 /// Nodes that write nothing for so long are done with what they had to tell each other.
 const SETTLED_AFTER: Duration = Duration::from_secs(2);
 
+/// Replicas may be compared with each other only once a minute.
+const SETTLING_MAX: Duration = Duration::from_secs(180);
+
 /// Nodes of one cluster at most: each has that many addresses.
-const NODES_MAX: u32 = 8;
+const NODES_MAX: u32 = 5;
 
 pub(crate) struct Cluster {
     directory: PathBuf,
@@ -234,7 +237,7 @@ impl Cluster {
     /// have as many keys, and nothing has been written for a while. Needs [`Feature::AntiEntropy`].
     pub(crate) fn wait_until_settled(&self) {
         let mut last = (0, Instant::now());
-        wait_for("the nodes to settle", || {
+        wait_long_for("the nodes to settle", SETTLING_MAX, || {
             let written = self.total("store_log_bytes");
             if written != last.0 {
                 last = (written, Instant::now());

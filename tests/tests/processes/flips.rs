@@ -70,7 +70,7 @@ fn flipped_bits_are_never_served() {
             for quorum in [1, 2] {
                 for (read, (name, value)) in get_all(cluster.clients(3), &names, quorum).into_iter().zip(&all) {
                     match read {
-                        Ok(values) if quorum == 2 => assert_eq!(values, [value.clone()], "{name}: {what:?}"),
+                        Ok(values) if quorum == 2 => assert_eq!(values, [value.as_str()], "{name}: {what:?}"),
                         Ok(values) => assert!(values.iter().all(|read| read == value), "{name}: {what:?}: {values:?}"),
                         Err(failure) => assert_eq!(quorum, 1, "{name}: {what:?}: {failure}"),
                     }

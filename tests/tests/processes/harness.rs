@@ -169,8 +169,13 @@ pub(crate) fn times(name: &str, few: usize) -> usize {
 }
 
 /// Looks again and again until there is something.
-pub(crate) fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
+pub(crate) fn wait_for<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
+    wait_long_for(what, PATIENCE, look)
+}
+
+/// The same, for what may take a while by its nature.
+pub(crate) fn wait_long_for<T>(what: &str, patience: Duration, mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + patience;
     loop {
         if let Some(found) = look() {
             return found;

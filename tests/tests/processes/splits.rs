@@ -34,7 +34,7 @@ fn lost_packets_lose_no_request() {
 }
 
 /// Whether node 3 can ask the others.
-#[derive(PartialEq)]
+#[derive(Clone, Copy, PartialEq)]
 enum Heard {
     Yes,
     No,
