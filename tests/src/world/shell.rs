@@ -22,10 +22,13 @@ use quorate_engine::{
 use quorate_net::{
     id::Endpoint,
     key::Key,
-    message::exchange::{HashedKey, Whole},
+    message::{
+        exchange::{HashedKey, Whole},
+        gossip::RingStamp,
+    },
 };
 use quorate_node::{
-    core::{Core, Loaded, LogId},
+    core::{Belonging, Core, Loaded, LogId},
     start::{StartError, Started, fetch, start, store_incarnation, store_state},
 };
 
@@ -84,6 +87,10 @@ pub(super) struct Shell {
     /// What was durable may be gone: the disk was exchanged, or bytes on it were.
     pub(super) spoiled: bool,
     pub(super) snapshot: Option<Snapshot>,
+    /// How much later than others it hears of everything.
+    pub(super) lag: Duration,
+    /// The tables that it was last seen to go by.
+    pub(super) stamp: RingStamp,
     /// When it last began to start, by its disk's time.
     pub(super) started: Duration,
     random: Rc<RefCell<Random>>,
@@ -104,6 +111,8 @@ impl Shell {
             holdings: BTreeMap::new(),
             spoiled: false,
             snapshot: None,
+            lag: Duration::ZERO,
+            stamp: RingStamp::default(),
             started: Duration::ZERO,
             random: Rc::new(RefCell::new(random.fork())),
         }
@@ -133,7 +142,7 @@ impl Shell {
     }
 
     /// Begins to start, on what the disk holds.
-    pub(super) fn start(&mut self, settings: &Settings, clock: Clock) {
+    pub(super) fn start(&mut self, settings: &Settings, belonging: Belonging, clock: Clock) {
         self.forget_process();
         self.disk = self.disk.reopen();
         self.started = self.disk.now();
@@ -142,7 +151,7 @@ impl Shell {
         let starting = async move {
             let (store, hints) = (settings.store(me), settings.hint_store(me));
             let (layout, core) = (settings.layout(me), settings.core(me));
-            let (belonging, sealer) = (settings.belonging(me), settings.sealer.clone());
+            let sealer = settings.sealer.clone();
             let now = || clock.now(disk.now()).instant;
             start(disk.clone(), store, hints, layout, core, belonging, sealer, incarnation, now).await
         };
@@ -169,6 +178,7 @@ impl Shell {
         self.loads.clear();
         self.told_down.clear();
         self.coordinated.clear();
+        self.stamp = RingStamp::default();
     }
 
     /// The machine is ready: its store's tasks and the watch over its watermark begin.
