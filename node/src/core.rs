@@ -185,6 +185,8 @@ pub struct Core<D: Disk> {
     ring_stamp: RingStamp,
     /// States of the cluster that are not on disk yet.
     storing_states: usize,
+    /// When the state is stored again, since the disk refused it.
+    store_again: Option<Instant>,
     /// What waits for that.
     held_gossip: Vec<(Endpoint, Gossip)>,
     transfer: Transfer,
@@ -272,6 +274,7 @@ impl<D: Disk> Core<D> {
             damaged: AHashSet::new(),
             ring_stamp,
             storing_states: 0,
+            store_again: None,
             held_gossip: Vec::new(),
             transfer: Transfer::new(me),
             statistics: Statistics::default(),
@@ -398,6 +401,7 @@ impl<D: Disk> Core<D> {
 
     /// Deadlines may have passed.
     pub fn handle_timeout(&mut self, now: Now, out: &mut Vec<Effect>) {
+        self.store_state_again(now, out);
         self.gossip_on(now, out);
         self.transfer_on(now, out);
         if self.anti_entropy.next_timeout().is_some_and(|at| at <= now.instant) {
@@ -464,10 +468,9 @@ impl<D: Disk> Core<D> {
     pub fn next_timeout(&self) -> Option<Instant> {
         let deadline = self.deadlines.peek().map(|Reverse((deadline, _))| *deadline);
         let patience = self.patience.front().map(|&(at, _)| at);
-        [deadline, patience, self.membership.next_timeout(), self.anti_entropy.next_timeout()]
-            .into_iter()
-            .flatten()
-            .min()
+        let machines =
+            [self.membership.next_timeout(), self.anti_entropy.next_timeout(), self.transfer.next_timeout()];
+        [deadline, patience, self.store_again].into_iter().chain(machines).flatten().min()
     }
 
     /// The store of what this core owns.

@@ -2,7 +2,7 @@
 //!
 //! Not here: the gossip itself (`membership`).
 
-use std::rc::Rc;
+use std::{rc::Rc, time::Duration};
 
 use quorate_engine::disk::Disk;
 use quorate_net::{
@@ -24,7 +24,18 @@ use crate::{
 /// More messages than this are not held back; gossip may be lost.
 const HELD_MAX: usize = 1024;
 
+/// How long to wait before a disk that refused the state is asked again.
+const STORE_RETRY: Duration = Duration::from_millis(200);
+
 impl<D: Disk> Core<D> {
+    pub(super) fn store_state_again(&mut self, now: Now, out: &mut Vec<Effect>) {
+        if self.store_again.is_some_and(|at| at <= now.instant) {
+            self.store_again = None;
+            self.storing_states += 1;
+            out.push(Effect::StoreState(self.membership.state().encode()));
+        }
+    }
+
     /// Another core gossips.
     pub(super) fn gossiped(&mut self, now: Now, from: Endpoint, gossip: &ArchivedGossip, out: &mut Vec<Effect>) {
         match rkyv::deserialize::<Gossip, rkyv::rancor::Error>(gossip) {
@@ -65,7 +76,7 @@ impl<D: Disk> Core<D> {
         for effect in effects {
             match effect {
                 // What is sent may tell of a change that this core made: nobody shall know of it before this core does for good.
-                MembershipEffect::Send { to, gossip } if self.storing_states > 0 => {
+                MembershipEffect::Send { to, gossip } if self.storing_states > 0 || self.store_again.is_some() => {
                     if self.held_gossip.len() < HELD_MAX {
                         self.held_gossip.push((to, gossip));
                     }
@@ -117,11 +128,13 @@ impl<D: Disk> Core<D> {
         self.exchange(now, out, |exchanges, _, actions| exchanges.handle_ring(now.instant, ring, surplus, actions));
     }
 
-    /// A state that [`Effect::StoreState`] brought is on disk; or it is not, and then this core never speaks again: what it
-    /// said could be something else after its next start.
+    /// A state that [`Effect::StoreState`] brought is on disk; or it is not, and then this core does not speak until one is
+    /// that came later: what it said could be something else after its next start. A disk that was full has room again.
     pub fn handle_state_stored(&mut self, now: Now, stored: bool, out: &mut Vec<Effect>) {
-        self.storing_states -= usize::from(stored);
-        if self.storing_states == 0 {
+        self.storing_states -= 1;
+        // Each state is the whole: the last one counts.
+        self.store_again = (!stored).then(|| now.instant + STORE_RETRY);
+        if self.storing_states == 0 && stored {
             let held = std::mem::take(&mut self.held_gossip);
             out.extend(held.into_iter().map(|(to, gossip)| Effect::Send { to, message: Message::Gossip(gossip) }));
         }

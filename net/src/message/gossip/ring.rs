@@ -197,7 +197,6 @@ impl ArchivedRingBody {
             let sound = (next.partitions, next.replicas) == (table.partitions, table.replicas)
                 && change.pauses.to_native() <= TERM_MAX
                 && confirmed.is_sorted_by(|a, b| a.node.0.to_native() < b.node.0.to_native())
-                && confirmed.iter().all(|of| gaining.binary_search(&NodeId(of.node.0.to_native())).is_ok())
                 && confirmed.iter().all(|of| of.cores.iter().any(|word| word.to_native() != 0));
             if !sound {
                 return false;
@@ -205,6 +204,10 @@ impl ArchivedRingBody {
             nodes.extend(gaining);
             nodes.sort_unstable();
             nodes.dedup();
+            // Who gains confirms, and so does who leaves, once it has given away what it holds for others.
+            if !confirmed.iter().all(|of| nodes.binary_search(&NodeId(of.node.0.to_native())).is_ok()) {
+                return false;
+            }
         }
         self.term.to_native() <= TERM_MAX
             && nodes.len() <= NODES_MAX
