@@ -49,7 +49,8 @@ impl World {
 
     /// The core of the highest term.
     fn foremost(&self) -> Option<&Machine> {
-        self.living_cores().max_by_key(|core| core.membership().state().stamp())
+        let stamp = |core: &&Machine| core.membership().state().stamp();
+        self.living_cores().filter(|core| stamp(core).term > 0).max_by_key(stamp)
     }
 
     /// The nodes that are part of the cluster, or ask to be.
@@ -340,10 +341,11 @@ fn describe(core: &Machine) -> String {
     let state = core.membership().state();
     let behind: Vec<Endpoint> = core.membership().behind_ring();
     format!(
-        "{} goes by {:?}, changes: {}, left: {:?}, unconfirmed: {:?}, behind: {behind:?}, hints: {}, {:?}",
+        "{} goes by {:?} {:x}, changes: {:?}, left: {:?}, unconfirmed: {:?}, behind: {behind:?}, hints: {}, {:?}",
         core.settings().me,
         state.stamp(),
-        state.ring_state().change().is_some(),
+        state.digest().hash,
+        state.ring_state().change().map(|change| change.pauses),
         core.transfer().progress(),
         state.unconfirmed(),
         core.hint_store().keys(),
