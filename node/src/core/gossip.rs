@@ -9,7 +9,7 @@ use quorate_net::{
     id::Endpoint,
     message::{
         Message,
-        gossip::{ArchivedGossip, Gossip},
+        gossip::{ArchivedGossip, Gossip, Status},
     },
 };
 
@@ -122,10 +122,24 @@ impl<D: Disk> Core<D> {
     pub(super) fn follow_ring(&mut self, now: Now, out: &mut Vec<Effect>) {
         let surplus = self.surplus();
         self.transfer.handle_state(now.instant, self.membership.state(), &self.ring, &surplus);
-        let ring = self.ring.clone();
+        let ring = self.ring_of_living();
         self.hand_off(now, out, |handoff, tree, actions| handoff.handle_ring(now.instant, ring, tree, actions));
         let ring = self.ring.clone();
         self.exchange(now, out, |exchanges, _, actions| exchanges.handle_ring(now.instant, ring, surplus, actions));
+    }
+
+    /// Whom hints are owed to: who was given up by its operator takes none any more, and whoever holds some could not leave
+    /// before it. As long as nobody else keeps a partition, nothing is given up.
+    fn ring_of_living(&self) -> Rc<Ring> {
+        let state = self.membership.state();
+        let gone = |id| state.node(id).is_some_and(|node| node.status == Status::Removing);
+        let Some(table) = state.ring_state().table().filter(|_| state.nodes().any(|node| gone(node.id))) else {
+            return self.ring.clone();
+        };
+        let members = self.ring.members().iter().filter(|member| !gone(member.node.id)).cloned().collect();
+        let ring = Ring::of(table, state.ring_state().change().map(|change| &change.next), members);
+        let kept = (0..ring.partitions()).all(|partition| !ring.primaries(partition).is_empty());
+        if kept { Rc::new(ring) } else { self.ring.clone() }
     }
 
     /// A state that [`Effect::StoreState`] brought is on disk; or it is not, and then this core does not speak until one is
