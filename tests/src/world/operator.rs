@@ -201,12 +201,16 @@ impl World {
     /// The operator looks how it stands, and does the next thing.
     pub(super) fn operate(&mut self) -> Checked {
         self.retire();
-        if self.ring_is_settled() && self.operator.replacement.is_none() && self.nothing_is_staged() {
+        let forgotten = self.forgotten_removal();
+        if forgotten.is_none() && self.ring_is_settled() && self.operator.replacement.is_none() && self.nothing_is_staged() {
             self.operator.busy = false;
             return Ok(());
         }
         self.operate_later();
         let Some(via) = self.any_core(None) else { return Ok(()) };
+        if let Some(id) = forgotten {
+            return self.order(via, Change::Remove(id)).map(drop);
+        }
         if let Some((old, new)) = self.operator.replacement {
             let staged = self.order(via, Change::Replace { old, new })?;
             // Until the new one is known there.
@@ -227,6 +231,15 @@ impl World {
             Some(_) => Ok(()),
             None => self.commit(via),
         }
+    }
+
+    /// A dead node of whose removal nobody knows any more: the core that was told of it lost its power first.
+    fn forgotten_removal(&self) -> Option<NodeId> {
+        let state = self.foremost()?.membership().state();
+        let forgotten = |node: &&Node| {
+            node.fate == Fate::Dead && state.node(node.id).is_some_and(|known| known.status == Status::Member)
+        };
+        self.nodes.iter().find(forgotten).map(|node| node.id)
     }
 
     /// Commits the plan that is shown, through the same core or another one.
