@@ -468,8 +468,7 @@ impl<D: Disk> Core<D> {
     pub fn next_timeout(&self) -> Option<Instant> {
         let deadline = self.deadlines.peek().map(|Reverse((deadline, _))| *deadline);
         let patience = self.patience.front().map(|&(at, _)| at);
-        let machines =
-            [self.membership.next_timeout(), self.anti_entropy.next_timeout(), self.transfer.next_timeout()];
+        let machines = [self.membership.next_timeout(), self.anti_entropy.next_timeout(), self.transfer.next_timeout()];
         [deadline, patience, self.store_again].into_iter().chain(machines).flatten().min()
     }
 

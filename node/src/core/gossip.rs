@@ -128,16 +128,20 @@ impl<D: Disk> Core<D> {
         self.exchange(now, out, |exchanges, _, actions| exchanges.handle_ring(now.instant, ring, surplus, actions));
     }
 
-    /// Whom hints are owed to: who was given up by its operator takes none any more, and whoever holds some could not leave
-    /// before it. As long as nobody else keeps a partition, nothing is given up.
+    /// Whom hints are owed to. While the ring changes, who was given up by its operator takes none any more: whoever holds
+    /// some could not leave before it is gone, and those who are to follow it get all writes. As long as nobody else keeps a
+    /// partition, nothing is given up.
     fn ring_of_living(&self) -> Rc<Ring> {
         let state = self.membership.state();
         let gone = |id| state.node(id).is_some_and(|node| node.status == Status::Removing);
-        let Some(table) = state.ring_state().table().filter(|_| state.nodes().any(|node| gone(node.id))) else {
+        let (Some(table), Some(change)) = (state.ring_state().table(), state.ring_state().change()) else {
             return self.ring.clone();
         };
+        if !state.nodes().any(|node| gone(node.id)) {
+            return self.ring.clone();
+        }
         let members = self.ring.members().iter().filter(|member| !gone(member.node.id)).cloned().collect();
-        let ring = Ring::of(table, state.ring_state().change().map(|change| &change.next), members);
+        let ring = Ring::of(table, Some(&change.next), members);
         let kept = (0..ring.partitions()).all(|partition| !ring.primaries(partition).is_empty());
         if kept { Rc::new(ring) } else { self.ring.clone() }
     }

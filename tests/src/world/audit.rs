@@ -62,8 +62,7 @@ impl World {
                     return Ok(());
                 }
                 let roots: Vec<_> = self.roots(partition).collect();
-                let hints: u64 =
-                    self.living_cores().map(|core| core.hint_store().keys()).sum();
+                let hints: u64 = self.living_cores().map(|core| core.hint_store().keys()).sum();
                 let surplus = self.first_surplus();
                 let detail = format!(
                     "partition {partition} has the roots {roots:?}, {hints} hints are held, and of partition {surplus:?} is \

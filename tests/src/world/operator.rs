@@ -99,7 +99,8 @@ impl World {
         let members = self.foremost().map_or(0, |core| {
             let state = core.membership().state();
             let stays = |node: &&quorate_net::message::gossip::NodeEntry| {
-                node.status == Status::Member && !self.nodes.iter().any(|other| other.identity == node.identity && other.goes)
+                node.status == Status::Member
+                    && !self.nodes.iter().any(|other| other.identity == node.identity && other.goes)
             };
             state.nodes().filter(stays).count()
         });
@@ -202,7 +203,11 @@ impl World {
     pub(super) fn operate(&mut self) -> Checked {
         self.retire();
         let forgotten = self.forgotten_removal();
-        if forgotten.is_none() && self.ring_is_settled() && self.operator.replacement.is_none() && self.nothing_is_staged() {
+        if forgotten.is_none()
+            && self.ring_is_settled()
+            && self.operator.replacement.is_none()
+            && self.nothing_is_staged()
+        {
             self.operator.busy = false;
             return Ok(());
         }
@@ -221,13 +226,15 @@ impl World {
             return Ok(());
         }
         let healed = self.healed.is_some();
-        let change = self.shells[via].core().and_then(|core| {
-            core.membership().state().ring_state().change().map(|change| change.is_paused())
-        });
+        let change = self.shells[via]
+            .core()
+            .and_then(|core| core.membership().state().ring_state().change().map(|change| change.is_paused()));
         match change {
             Some(true) if healed || self.random.one_in(3) => self.order(via, Change::Resume).map(drop),
             Some(false) if !healed && self.random.one_in(12) => self.order(via, Change::Pause).map(drop),
-            Some(_) if !healed && self.random.one_in(15) => self.order(via, Change::Abort).map(drop),
+            Some(_) if !healed && self.random.one_in(15) || self.waits_for_the_dead() => {
+                self.order(via, Change::Abort).map(drop)
+            }
             Some(_) => Ok(()),
             None => self.commit(via),
         }
@@ -240,6 +247,15 @@ impl World {
             node.fate == Fate::Dead && state.node(node.id).is_some_and(|known| known.status == Status::Member)
         };
         self.nodes.iter().find(forgotten).map(|node| node.id)
+    }
+
+    /// Somebody who gains by the change that is under way was given up since.
+    fn waits_for_the_dead(&self) -> bool {
+        let waits = |core: &Machine| {
+            let dead = |of: &Endpoint| self.nodes[self.node_of(self.shell_of(*of))].fate == Fate::Dead;
+            core.membership().state().unconfirmed().iter().any(dead)
+        };
+        self.foremost().is_some_and(waits)
     }
 
     /// Commits the plan that is shown, through the same core or another one.
