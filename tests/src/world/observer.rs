@@ -404,7 +404,9 @@ impl World {
         // A copy that was destroyed meanwhile was one all the same.
         let destroyed = usize::from(self.destroyed_since(start));
         let holders = |owners: &[Endpoint]| {
-            let standing_in = hinting.iter().filter(|hinting| !owners.contains(hinting) || !owning.contains(hinting));
+            // Who is to own it by a ring that the coordinator does not know yet keeps among its objects what it stands in for.
+            let more = owning.iter().filter(|of| sloppy && !owners.contains(of) && !hinting.contains(of));
+            let standing_in = hinting.iter().filter(|of| !owners.contains(of) || !owning.contains(of)).chain(more);
             owners.iter().filter(|owner| owning.contains(owner)).count() + standing_in.count() + destroyed
         };
         // What stood in for one that was given up may be forgotten as soon as all others have it, while the ring changes.
