@@ -11,6 +11,7 @@ mod processes {
     mod dev;
     mod harness;
     mod kills;
+    mod repair;
     mod start;
     mod talk;
 }
