@@ -21,6 +21,7 @@ mod processes {
     mod harness;
     mod hosts;
     mod load;
+    mod repair;
     mod splits;
     mod start;
     mod talk;

@@ -1,5 +1,8 @@
 //! What commands about the node itself are answered from: the core, its connections, the process.
 
+mod figures;
+mod inquiry;
+
 use std::{
     cell::{Cell, RefCell},
     collections::BTreeMap,
@@ -9,16 +12,18 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use glommio::{spawn_local, timer::Timer};
 use quorate_net::{
     id::{CoreId, NodeId},
     message::ClusterMap,
     transport::{ConnectionId, Transport},
 };
+use serde_json::{Value, json};
 
 use super::{clients::WeakResp, executor::Signals, shell::Shell};
 use crate::{
     config::Config,
-    gateway::{Counters, GatewayLimits, NodeView},
+    gateway::{Counters, GatewayLimits, Inquiry, NodeView},
     ring::Ring,
 };
 
@@ -78,6 +83,21 @@ impl View {
     pub(super) fn count_commands(&self, more: u64) {
         self.commands.set(self.commands.get() + more);
     }
+
+    fn repair(&self, partition: Option<u16>) -> Value {
+        let shell = self.shell.clone();
+        spawn_local(async move {
+            // Not within the command: what the machine does may be to answer the very connection that it came from.
+            Timer::new(Duration::from_micros(1)).await;
+            shell.drive(|core, now, out| core.handle_repair(now, partition, out));
+        })
+        .detach();
+        self.shell.look(|core| {
+            let owned = inquiry::owned(core);
+            let asked = owned.iter().filter(|&&own| partition.is_none_or(|partition| partition == own)).count();
+            inquiry::from_here(core, json!({"partitions": asked}))
+        })
+    }
 }
 
 impl NodeView for View {
@@ -128,47 +148,19 @@ impl NodeView for View {
     }
 
     fn figures(&self) -> Vec<(&'static str, u64)> {
-        let (core, queue, peers_down, store) = self
-            .shell
-            .look(|core| (core.statistics(), core.queue_length(), core.peers_down(), core.store().statistics()));
-        vec![
-            ("gets", core.gets),
-            ("puts", core.puts),
-            ("forwarded", core.forwarded),
-            ("replicated", core.replicated),
-            ("probed", core.probed),
-            ("put_loads", core.put_loads),
-            ("get_loads", core.get_loads),
-            ("divergent_gets", core.divergent),
-            ("read_repairs", core.repairs),
-            ("failures", core.failures),
-            ("overloads", core.overloads),
-            ("actor_renewals", core.actor_renewals),
-            ("malformed", core.malformed),
-            ("queue_length", queue as u64),
-            ("peers_down", peers_down as u64),
-            ("messages_unsent", self.shell.unsent()),
-            ("store_keys", store.keys),
-            ("store_index_bytes", store.index_bytes),
-            ("store_cache_bytes", store.cache_bytes),
-            ("store_live_bytes", store.live_bytes),
-            ("store_records", store.records),
-            ("store_record_bytes", store.record_bytes),
-            ("store_commits", store.commits),
-            ("store_log_bytes", store.log_bytes),
-            ("store_compaction_bytes", store.compaction_bytes),
-            ("store_checkpoint_bytes", store.checkpoint_bytes),
-            ("store_prepared_bytes", store.prepared_bytes),
-            ("store_disk_reads", store.disk_reads),
-            ("store_cache_hits", store.cache_hits),
-            ("store_pending_hits", store.pending_hits),
-            ("store_segments", store.segments),
-            ("store_segments_free", store.segments_free),
-            ("store_segment_bytes", store.segment_bytes),
-            ("store_queued_bytes", store.queued_bytes),
-            ("store_full", store.full),
-            ("store_damaged", store.damaged),
-        ]
+        let mut figures = self.shell.look(figures::of);
+        figures.push(("messages_unsent", self.shell.unsent()));
+        figures
+    }
+
+    fn inquire(&self, inquiry: Inquiry) -> Value {
+        match inquiry {
+            Inquiry::Roots => self.shell.look(inquiry::roots),
+            Inquiry::Hints => self.shell.look(inquiry::hints),
+            Inquiry::Exchanges => self.shell.look(inquiry::exchanges),
+            Inquiry::Members => self.shell.look(inquiry::members),
+            Inquiry::Repair(partition) => self.repair(partition),
+        }
     }
 
     fn other_clients(&self) -> Vec<String> {
