@@ -101,13 +101,12 @@ impl<D: Disk> Core<D> {
         let stamp = state.stamp();
         if stamp != self.ring_stamp {
             self.ring_stamp = stamp;
-            let owned = |ring: &Ring| -> Vec<u16> {
-                (0..ring.partitions())
-                    .filter(|&partition| ring.primaries(partition).contains(&self.settings.me))
-                    .collect()
+            let me = self.settings.me;
+            let kept = |ring: &Ring| -> Vec<u16> {
+                (0..ring.partitions()).filter(|&partition| ring.keepers(partition).any(|keeper| keeper == me)).collect()
             };
             let ring = ring_of(&self.settings, state);
-            let moved = owned(&ring) != owned(&self.ring);
+            let moved = kept(&ring) != kept(&self.ring);
             self.ring = Rc::new(ring);
             if moved {
                 // In one log or the other there may be dots of this core's actor that the one of now does not hold.
