@@ -92,6 +92,17 @@ impl Ring {
         Self { replicas: table.replicas(), members, preference, next }
     }
 
+    /// The same, with all who take writes of a partition as its primaries.
+    #[must_use]
+    pub fn with_all_keepers(&self) -> Self {
+        let keepers = |partition| {
+            let endpoints: Vec<Endpoint> = self.keepers(partition).collect();
+            Preference { primaries: endpoints.len(), endpoints }
+        };
+        let preference = (0..self.partitions()).map(keepers).collect();
+        Self { replicas: self.replicas, members: self.members.clone(), preference, next: None }
+    }
+
     /// Nobody keeps anything: what a node goes by that nobody has told of a ring.
     #[must_use]
     pub fn empty(partitions: u16, replicas: u8) -> Self {

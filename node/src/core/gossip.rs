@@ -127,9 +127,8 @@ impl<D: Disk> Core<D> {
         self.exchange(now, out, |exchanges, _, actions| exchanges.handle_ring(now.instant, ring, surplus, actions));
     }
 
-    /// Whom hints are owed to. While the ring changes, who was given up by its operator takes none any more: whoever holds
-    /// some could not leave before it is gone, and those who are to follow it get all writes. As long as nobody else keeps a
-    /// partition, nothing is given up.
+    /// Whom hints are owed to. While the ring changes because somebody was given up by its operator, they are owed to those who
+    /// are to keep the partition as well, and not to who was given up: whoever holds some could not leave before it is gone.
     fn ring_of_living(&self) -> Rc<Ring> {
         let state = self.membership.state();
         let gone = |id| state.node(id).is_some_and(|node| node.status == Status::Removing);
@@ -140,9 +139,7 @@ impl<D: Disk> Core<D> {
             return self.ring.clone();
         }
         let members = self.ring.members().iter().filter(|member| !gone(member.node.id)).cloned().collect();
-        let ring = Ring::of(table, Some(&change.next), members);
-        let kept = (0..ring.partitions()).all(|partition| !ring.primaries(partition).is_empty());
-        if kept { Rc::new(ring) } else { self.ring.clone() }
+        Rc::new(Ring::of(table, Some(&change.next), members).with_all_keepers())
     }
 
     /// A state that [`Effect::StoreState`] brought is on disk; or it is not, and then this core does not speak until one is
