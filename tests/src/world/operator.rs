@@ -115,7 +115,7 @@ impl World {
             }
             Class::Leave if spare => {
                 let node = self.any_node();
-                self.stage(node, Change::Leave(self.nodes[node].id))?
+                self.stage(node, &Change::Leave(self.nodes[node].id))?
             }
             Class::Remove if spare => self.lose_for_good(self.victim)?,
             Class::Replace if members > 0 => {
@@ -147,7 +147,7 @@ impl World {
     }
 
     /// The operator says that a node goes. False when it was refused.
-    fn stage(&mut self, node: usize, change: Change) -> Checked<bool> {
+    fn stage(&mut self, node: usize, change: &Change) -> Checked<bool> {
         if self.nodes[node].goes || self.nodes[node].fate != Fate::Belongs {
             return Ok(false);
         }
@@ -162,7 +162,7 @@ impl World {
     /// # Errors
     /// What is violated.
     pub fn lose_for_good(&mut self, node: usize) -> Checked<bool> {
-        if !self.stage(node, Change::Remove(self.nodes[node].id))? {
+        if !self.stage(node, &Change::Remove(self.nodes[node].id))? {
             return Ok(false);
         }
         self.nodes[node].fate = Fate::Dead;
@@ -214,10 +214,10 @@ impl World {
         self.operate_later();
         let Some(via) = self.any_core(None) else { return Ok(()) };
         if let Some(id) = forgotten {
-            return self.order(via, Change::Remove(id)).map(drop);
+            return self.order(via, &Change::Remove(id)).map(drop);
         }
         if let Some((old, new)) = self.operator.replacement {
-            let staged = self.order(via, Change::Replace { old, new })?;
+            let staged = self.order(via, &Change::Replace { old, new })?;
             // Until the new one is known there.
             let waits = matches!(staged, Err(ChangeError::Unknown(_) | ChangeError::Concerned(_)));
             if staged.is_ok() || !waits || self.healed.is_some() {
@@ -230,10 +230,10 @@ impl World {
             .core()
             .and_then(|core| core.membership().state().ring_state().change().map(|change| change.is_paused()));
         match change {
-            Some(true) if healed || self.random.one_in(3) => self.order(via, Change::Resume).map(drop),
-            Some(false) if !healed && self.random.one_in(12) => self.order(via, Change::Pause).map(drop),
+            Some(true) if healed || self.random.one_in(3) => self.order(via, &Change::Resume).map(drop),
+            Some(false) if !healed && self.random.one_in(12) => self.order(via, &Change::Pause).map(drop),
             Some(_) if !healed && self.random.one_in(15) || self.waits_for_the_dead() => {
-                self.order(via, Change::Abort).map(drop)
+                self.order(via, &Change::Abort).map(drop)
             }
             Some(_) => Ok(()),
             None => self.commit(via),
@@ -265,18 +265,18 @@ impl World {
         let stale = self.operator.plans.iter().rev().copied().find(|&old| old != plan.id);
         if self.random.one_in(4) {
             let wrong = stale.unwrap_or(plan.id ^ 1);
-            if self.order(via, Change::Commit { plan: wrong })? != Err(ChangeError::Stale { now: plan.id }) {
+            if self.order(via, &Change::Commit { plan: wrong })? != Err(ChangeError::Stale { now: plan.id }) {
                 let detail = format!("core {via} shows the plan {:x}, and did not refuse {wrong:x}", plan.id);
                 return Err(self.fail("P10 membership", detail));
             }
         }
         self.operator.plans.push(plan.id);
         let other = if self.random.one_in(3) { self.any_core(None).unwrap_or(via) } else { via };
-        self.order(other, Change::Commit { plan: plan.id }).map(drop)
+        self.order(other, &Change::Commit { plan: plan.id }).map(drop)
     }
 
     /// Has a core make a change. What it refuses must have changed nothing.
-    fn order(&mut self, via: usize, change: Change) -> Checked<Result<(), ChangeError>> {
+    fn order(&mut self, via: usize, change: &Change) -> Checked<Result<(), ChangeError>> {
         let digest = |world: &Self| world.shells[via].core().map(|core| core.membership().state().digest());
         let (before, mut result) = (digest(self), Ok(()));
         self.drive(via, &Cause::None, |core, now, out| result = core.handle_change(now, change.clone(), out))?;

@@ -146,6 +146,11 @@ impl Settings {
         }
     }
 
+    /// No core compares anything with another: what reads and writes repair shows by itself.
+    pub fn stop_exchanges(&mut self) {
+        self.exchanges.exchanges_max = 0;
+    }
+
     /// The most requests under way that a core takes.
     #[must_use]
     pub fn operations_max(&self) -> usize {
