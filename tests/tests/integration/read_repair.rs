@@ -5,6 +5,7 @@ use std::time::Duration;
 use quorate_engine::index::Index;
 use quorate_net::{key::Key, message::Outcome};
 use quorate_tests::{
+    history::Action,
     seeds::for_each_seed,
     world::{Settings, World},
 };
