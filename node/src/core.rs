@@ -173,6 +173,8 @@ pub struct Core<D: Disk> {
     membership: Membership,
     /// Whom requests do not go to, as `membership` told.
     down: AHashSet<Endpoint>,
+    /// Whom there is no connection to.
+    disconnected: AHashSet<Endpoint>,
     anti_entropy: AntiEntropy,
     handoff: HintedHandoff,
     /// What anti-entropy wants done and is not done yet.
@@ -267,6 +269,7 @@ impl<D: Disk> Core<D> {
             tokens: Tokens::default(),
             membership,
             down: AHashSet::new(),
+            disconnected: AHashSet::new(),
             anti_entropy,
             handoff,
             exchange_actions: VecDeque::new(),
@@ -372,6 +375,11 @@ impl<D: Disk> Core<D> {
 
     /// A connection to a peer's core stands, or none does any more. What was sent on one that has ended will not be answered.
     pub fn handle_peer(&mut self, now: Now, peer: Endpoint, up: bool, out: &mut Vec<Effect>) {
+        if up {
+            self.disconnected.remove(&peer);
+        } else {
+            self.disconnected.insert(peer);
+        }
         self.contact(now, peer, if up { Contact::Answered } else { Contact::Unreachable }, out);
     }
 
@@ -384,6 +392,10 @@ impl<D: Disk> Core<D> {
             return;
         }
         self.down.insert(peer);
+        // One that is only late may still answer what it was asked; others stand in for it when patience is over.
+        if !self.disconnected.contains(&peer) {
+            return;
+        }
         let mut numbers: Vec<_> = self.operations.keys().copied().collect();
         numbers.sort_unstable();
         for number in numbers {
@@ -630,6 +642,14 @@ impl<D: Disk> Core<D> {
     /// Whether this core is a primary, by the ring that serves or by the one that is to come.
     fn keeps(&self, partition: u16) -> bool {
         self.owns(partition) || self.ring.gaining(partition).any(|owner| owner == self.settings.me)
+    }
+
+    /// Those of the voters that are not asked. Who is only late is asked all the same when there are too few without it.
+    fn unreachable(&self, voters: &[Voter], fallbacks: usize, needed: u8) -> Vec<Endpoint> {
+        let down = |voter: &&Voter| self.down.contains(&voter.endpoint);
+        let enough = voters.iter().filter(|voter| !down(voter)).count() + fallbacks >= usize::from(needed);
+        let out = |endpoint: &Endpoint| enough || self.disconnected.contains(endpoint);
+        voters.iter().filter(down).map(|voter| voter.endpoint).filter(out).collect()
     }
 
     /// Those who may stand in for owners that cannot be reached, in order.
