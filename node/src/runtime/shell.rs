@@ -40,7 +40,10 @@ pub(super) struct Shell {
     waiting: RefCell<AHashMap<u64, Answered>>,
     next_client: Cell<u64>,
     /// An empty list, kept for its memory.
-    effects: Cell<Vec<Effect>>,
+    spare: Cell<Vec<Effect>>,
+    /// What the machine asked for and is not done yet, in order.
+    effects: RefCell<VecDeque<Effect>>,
+    performing: Cell<bool>,
     /// Messages that could not be sent.
     unsent: Cell<u64>,
     /// States of the cluster that wait to be stored.
@@ -60,7 +63,9 @@ impl Shell {
             mesh,
             waiting: RefCell::default(),
             next_client: Cell::new(0),
-            effects: Cell::default(),
+            spare: Cell::default(),
+            effects: RefCell::default(),
+            performing: Cell::new(false),
             unsent: Cell::new(0),
             states: RefCell::default(),
             storing: Cell::new(false),
@@ -82,14 +87,20 @@ impl Shell {
         self.unsent.get()
     }
 
-    /// Hands an event to the machine, then does what it asks.
+    /// Hands an event to the machine, then does what it asks. What is done may at once lead to the next event: a task runs
+    /// from the moment it is spawned. Then what that one asks is done after all that was asked before.
     pub(super) fn drive(self: &Rc<Self>, event: impl FnOnce(&mut Core<DmaDisk>, Now, &mut Vec<Effect>)) {
-        let mut effects = self.effects.take();
-        event(&mut self.core.borrow_mut(), self.now(), &mut effects);
-        for effect in effects.drain(..) {
+        let mut asked = self.spare.take();
+        event(&mut self.core.borrow_mut(), self.now(), &mut asked);
+        self.effects.borrow_mut().extend(asked.drain(..));
+        self.spare.set(asked);
+        if self.performing.replace(true) {
+            return;
+        }
+        while let Some(effect) = { self.effects.borrow_mut().pop_front() } {
             self.perform(effect);
         }
-        self.effects.set(effects);
+        self.performing.set(false);
     }
 
     /// A client's request; `answered` is called once, maybe before this returns.
@@ -138,6 +149,10 @@ impl Shell {
         self.core.borrow().next_timeout().map_or(Duration::MAX, |at| at.since(instant_since(self.epoch)))
     }
 
+    fn objects(&self) -> Store<DmaDisk> {
+        self.look(|core| core.store().clone())
+    }
+
     fn now(&self) -> Now {
         let instant = instant_since(self.epoch);
         let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -153,24 +168,22 @@ impl Shell {
                     answered(reply);
                 }
             }
-            Effect::Load { load, log, partition, key } => {
-                let core = self.core.borrow();
-                match log {
-                    LogId::Objects => self.load(core.store().clone(), load, partition, key),
-                    LogId::Hints => self.load(core.hint_store().clone(), load, partition, key),
-                }
+            Effect::Load { load, log: LogId::Objects, partition, key } => {
+                self.load(self.objects(), load, partition, key);
             }
-            Effect::Fetch { job, log, partition, key } => {
-                let core = self.core.borrow();
-                match log {
-                    LogId::Objects => self.fetch(core.store().clone(), job, log, partition, key),
-                    LogId::Hints => self.fetch(core.hint_store().clone(), job, log, partition, key),
-                }
+            Effect::Load { load, log: LogId::Hints, partition, key } => {
+                self.load(self.look(|core| core.hint_store().clone()), load, partition, key);
+            }
+            Effect::Fetch { job, log: LogId::Objects, partition, key } => {
+                self.fetch(self.objects(), job, LogId::Objects, partition, key);
+            }
+            Effect::Fetch { job, log: LogId::Hints, partition, key } => {
+                self.fetch(self.look(|core| core.hint_store().clone()), job, LogId::Hints, partition, key);
             }
             Effect::StoreState(state) => self.store_state(state),
             Effect::Drop { partition } => {
                 let shell = self.clone();
-                let store = self.core.borrow().store().clone();
+                let store = self.objects();
                 glommio::spawn_local(async move {
                     if let Err(error) = store.drop_partition(partition).await {
                         eprintln!("core {}: partition {partition} is not dropped yet: {error}", shell.me);
@@ -182,14 +195,13 @@ impl Shell {
             Effect::MembersChanged => {
                 let follow = self.on_members_changed.borrow().clone();
                 if let Some(follow) = follow {
-                    // Not from within: connections tell the machine what they come to.
-                    glommio::spawn_local(async move { follow() }).detach();
+                    follow();
                 }
             }
             Effect::Refused(refusal) => eprintln!("core {}: {refusal}", self.me),
             Effect::RenewActor => {
                 let shell = self.clone();
-                let store = self.core.borrow().store().clone();
+                let store = self.objects();
                 glommio::spawn_local(async move {
                     let incarnation = random_u64();
                     match store_incarnation(&store, incarnation).await {
@@ -214,7 +226,7 @@ impl Shell {
             return;
         }
         let shell = self.clone();
-        let store = self.core.borrow().store().clone();
+        let store = self.objects();
         glommio::spawn_local(async move {
             while let Some(state) = { shell.states.borrow_mut().pop_front() } {
                 let stored = store_state(&store, &state).await;
