@@ -416,14 +416,20 @@ impl World {
         };
         // By one of the rings that cores went by: its owners, and those to be.
         let enough = |ring: &Ring| {
-            let excused = if sloppy && ring.is_changing() { given_up(ring.primaries(partition)) } else { 0 };
-            holders(ring.primaries(partition)) + excused >= needed
-                && (needed == 1 || holders(ring.next_primaries(partition)) >= needed)
+            let among = |owners| {
+                let excused = if sloppy && ring.is_changing() { given_up(owners) } else { 0 };
+                holders(owners) + excused >= needed
+            };
+            among(ring.primaries(partition)) && (needed == 1 || among(ring.next_primaries(partition)))
         };
         if self.rings.iter().any(|(_, ring)| enough(ring)) {
             return Ok(());
         }
-        let detail = format!("#{operation} is acknowledged, but {owning:?} and {hinting:?} alone have it on disk");
+        let owners = |ring: &Ring| format!("{:?} then {:?}", ring.primaries(partition), ring.next_primaries(partition));
+        let owners: Vec<String> = self.rings.iter().map(|(_, ring)| owners(ring)).collect();
+        let detail = format!(
+            "#{operation} is acknowledged, but {owning:?} and {hinting:?} alone have it on disk, of {owners:?}"
+        );
         Err(violation("P12 durability", &key, detail))
     }
 

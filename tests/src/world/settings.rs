@@ -130,6 +130,7 @@ impl Settings {
                 exchanges_max: random.range(1..64) as usize,
                 exchanges_per_peer_max: random.range(1..32) as usize,
                 bytes_max: random.range(1 << 10..1 << 20),
+                bytes_per_second: random.range(1 << 17..1 << 25),
                 jobs_max: random.range(1..64) as usize,
                 ..anti_entropy::Settings::typical(Endpoint::new(NodeId(0), CoreId(0)))
             },
