@@ -27,6 +27,7 @@ use crate::{
     config::Config,
     disk::{BACKGROUND_CHUNK, BLOCK, Disk, File},
     index::Index,
+    planted::{Bug, planted},
     record::number,
     segment::START,
     shared::{Position, Shared},
@@ -287,7 +288,7 @@ async fn try_write<D: Disk>(shared: &Shared<D>, clean: bool) -> io::Result<bool>
         if stop() {
             return Ok(false);
         }
-        if shared.state.borrow().log.durable_sequence() >= end.last_sequence {
+        if shared.state.borrow().log.durable_sequence() >= end.last_sequence || planted(Bug::CheckpointAhead) {
             break;
         }
         shared.progress.after(seen).await;

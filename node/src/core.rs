@@ -28,7 +28,11 @@ use std::{
 
 use ahash::{AHashMap, AHashSet};
 use bytes::Bytes;
-use quorate_engine::{Damage, ReadError, Sequence, Store, Watermark, disk::Disk, disk::prefixed::Prefixed};
+use quorate_engine::{
+    Damage, ReadError, Sequence, Store, Watermark,
+    disk::{Disk, prefixed::Prefixed},
+    planted::{Bug, planted},
+};
 use quorate_net::{
     id::Endpoint,
     key::Key,
@@ -226,7 +230,12 @@ impl<D: Disk> Core<D> {
         now: Instant,
     ) -> Result<Self, RingError> {
         let me = settings.me;
-        let actor = Some(Actor::new(me, incarnation));
+        let (mut actor, mut counter) = (Some(Actor::new(me, incarnation)), 0);
+        if let (true, Watermark::Durable(a), Watermark::Durable(b)) =
+            (planted(Bug::ActorKept), objects.0.durable(), hints.0.durable())
+        {
+            (actor, counter) = (Some(Actor::new(me, 1)), a.0 + b.0);
+        }
         let ring = Rc::new(gossip::ring_of(&settings, &belonging.state)?);
         let Belonging { identity, state, seeds } = belonging;
         // What was drawn is no secret to the others, but not known before.
@@ -244,9 +253,9 @@ impl<D: Disk> Core<D> {
             hints,
             sealer,
             actor,
-            counter: 0,
+            counter,
             // Late answers to an earlier life of this core must not meet a number of this one.
-            next_number: incarnation,
+            next_number: if planted(Bug::LateAnswerCounts) { 0 } else { incarnation },
             operations: AHashMap::new(),
             loads: AHashMap::new(),
             deferred: VecDeque::new(),
@@ -513,9 +522,14 @@ impl<D: Disk> Core<D> {
         self.operations.len() + self.loads.len() + waiting + self.deferred.len() - self.exchange_waits
     }
 
+    /// Whether nothing more is taken.
+    fn is_full(&self) -> bool {
+        self.queue_length() >= self.settings.operations_max && !planted(Bug::QueueUnbounded)
+    }
+
     fn request(&mut self, now: Now, origin: Origin, request: Request, out: &mut Vec<Effect>) {
         let reply_to = ReplyTo { origin, id: request.id };
-        if self.queue_length() >= self.settings.operations_max {
+        if self.is_full() {
             self.statistics.overloads += 1;
             return self.fail(reply_to, Failure::Overloaded { retry_after_us: 10_000 }, out);
         }
@@ -660,7 +674,7 @@ impl<D: Disk> Core<D> {
             // A write that is remembered may be among what is lost: its retry must be made anew.
             self.tokens = Tokens::default();
         }
-        if more {
+        if more && !planted(Bug::ActorKeptAfterLoss) {
             self.renew_actor(out);
         }
     }

@@ -22,6 +22,7 @@ pub mod state;
 
 use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 
+use quorate_engine::planted::{Bug, planted};
 use quorate_net::{
     id::Endpoint,
     message::gossip::{CLAIMS_MAX, Claim, Gossip, GossipBody, Liveness, NodeEntry, NodeIdentity, Status},
@@ -328,12 +329,12 @@ impl Membership {
 
     /// Something is said of a core.
     fn hear(&mut self, now: Instant, claim: Claim, out: &mut Out) {
-        if claim.endpoint == self.me {
+        if claim.endpoint == self.me && !planted(Bug::SuspicionStands) {
             return self.hear_of_me(claim, out);
         }
         let cores = self.peers.len() + 1;
         let Some(peer) = self.peers.get_mut(&claim.endpoint) else { return };
-        if rank(&claim) <= rank(&peer.claim) {
+        if rank(&claim) <= rank(&peer.claim) && !planted(Bug::LatestClaimWins) {
             return;
         }
         peer.claim = claim;

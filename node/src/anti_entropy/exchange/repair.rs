@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use quorate_engine::planted::{Bug, planted};
 use quorate_net::message::exchange::{HashedKey, Step, Whole};
 
 use super::{Action, Desk, Difference, End, Exchange, Stage, Tree, version};
@@ -81,7 +82,7 @@ impl Exchange {
             }
             let Some(Difference { key, theirs, .. }) = self.repairs.todo.pop_front() else { return };
             desk.shared.bytes_underway += bytes;
-            let direction = if theirs == 0 { Direction::Give } else { Direction::Fetch };
+            let direction = if theirs == 0 && !planted(Bug::ExchangeOneWay) { Direction::Give } else { Direction::Fetch };
             let repair = Repair { theirs, bytes, direction, until: None, tries: 0 };
             self.repairs.underway.insert(key, repair);
             self.try_repair(desk, key);
