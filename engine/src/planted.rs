@@ -68,7 +68,7 @@ bugs! {
     SegmentGivenBackEarly, "segment-given-back-early", "H15",
         "A segment is given back before what replaced its records is durable.";
     CheckpointAhead, "checkpoint-ahead", "H15",
-        "A checkpoint counts before the appends that it reflects are durable.";
+        "A checkpoint claims to reflect appends that come after its images.";
     TornTailUncut, "torn-tail-uncut", "H16",
         "A torn tail is left where it is.";
     GenerationUnchecked, "generation-unchecked", "H16",

@@ -47,6 +47,7 @@ impl World {
         if self.plan.classes.is_empty() {
             return Ok(());
         }
+        self.check_trees()?;
         let class = self.plan.classes[self.random.index(self.plan.classes.len())];
         self.strike(class)
     }
