@@ -434,9 +434,9 @@ impl<D: Disk> Compactor<D> {
             buffer.copy_from_slice(chunk);
             let position = offset as usize + i * BACKGROUND_CHUNK;
             let commit = if planted(Bug::CopyUnsynced) { Commit::Dsync } else { self.shared.config.commit };
-            write_durably(&*segment.file, commit, Rc::new(buffer), position as u64).await.map_err(
-                |error| Stop::Io(io::Error::new(error.kind(), format!("writing {}: {error}", name(segment.slot)))),
-            )?;
+            write_durably(&*segment.file, commit, Rc::new(buffer), position as u64).await.map_err(|error| {
+                Stop::Io(io::Error::new(error.kind(), format!("writing {}: {error}", name(segment.slot))))
+            })?;
             count(&self.shared.counters.compaction_bytes, chunk.len() as u64);
             self.rest().await;
         }

@@ -65,8 +65,6 @@ bugs! {
         "The directory is not synced after a segment was made.";
     CopyUnsynced, "copy-unsynced", "H15",
         "Compaction's copies are not durable when the index points at them.";
-    SegmentGivenBackEarly, "segment-given-back-early", "H15",
-        "A segment is given back before what replaced its records is durable.";
     CheckpointAhead, "checkpoint-ahead", "H15",
         "A checkpoint claims to reflect appends that come after its images.";
     TornTailUncut, "torn-tail-uncut", "H16",
@@ -87,8 +85,6 @@ bugs! {
         "A context that was not given out for the key is accepted.";
     ActorKeptAfterLoss, "actor-kept-after-loss", "rule 1",
         "The actor lives on after a record was lost.";
-    ActorKeptAfterHandoff, "actor-kept-after-handoff", "rule 1",
-        "The actor lives on after a hint that it coordinated was forgotten.";
     RepairsOneSibling, "repairs-one-sibling", "rule 2",
         "Read repair sends one sibling, not the whole object.";
     TakesAsItCame, "takes-as-it-came", "rule 2",
@@ -123,8 +119,6 @@ bugs! {
         "An exchange fetches and never gives.";
     SuspicionStands, "suspicion-stands", "P10",
         "Who is suspected does not refute it.";
-    LatestClaimWins, "latest-claim-wins", "P10",
-        "Of two claims about a core the one counts that came last.";
     QueueUnbounded, "queue-unbounded", "P14",
         "A core takes whatever comes.";
 }

@@ -5,7 +5,7 @@
 //! Not here: what any of them does with it.
 
 use crate::{
-    cache::Cache, config::Config, disk::Disk, index::Index, log::Log, planted::{Bug, planted}, scrub::Listing, signal::Signal, space::Space,
+    cache::Cache, config::Config, disk::Disk, index::Index, log::Log, scrub::Listing, signal::Signal, space::Space,
     statistics::Counters, store::AppendError, versions::Versions,
 };
 use std::{
@@ -193,8 +193,7 @@ impl<D: Disk> Shared<D> {
         }
         let (log, space) = (&state.log, &mut state.space);
         let waited = space.waiting;
-        let durable = if planted(Bug::SegmentGivenBackEarly) { u64::MAX } else { log.durable_sequence() };
-        if space.settle(durable, |slot| log.writes_to(slot)) || space.waiting > waited {
+        if space.settle(log.durable_sequence(), |slot| log.writes_to(slot)) || space.waiting > waited {
             self.segments.notify();
         }
     }

@@ -334,7 +334,7 @@ impl Membership {
         }
         let cores = self.peers.len() + 1;
         let Some(peer) = self.peers.get_mut(&claim.endpoint) else { return };
-        if rank(&claim) <= rank(&peer.claim) && !planted(Bug::LatestClaimWins) {
+        if rank(&claim) <= rank(&peer.claim) {
             return;
         }
         peer.claim = claim;

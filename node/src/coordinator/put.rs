@@ -19,6 +19,7 @@ use crate::{
     effect::ReplyTo,
     object::{Object, Outline, Sibling, VersionHash},
     quorum::{Quorum, Standing, Voter},
+    version::Clock,
 };
 
 /// The object after a put, and the context that its writer gets.
@@ -59,7 +60,8 @@ pub fn written(local: &Local, context: Option<&Context>, write: Sibling) -> Opti
         Context { seen: object.clock.clone(), version: object.version() }
     } else {
         let mut seen = context.map(|context| context.seen.clone()).unwrap_or_default();
-        if planted(Bug::ContextCoversBefore) { seen.mint(dot) } else { seen.add(dot) }
+        let cover = if planted(Bug::ContextCoversBefore) { Clock::mint } else { Clock::add };
+        cover(&mut seen, dot);
         Context { seen, version: VersionHash::ABSENT }
     };
     Some(Written { object, context })
@@ -207,7 +209,7 @@ mod tests {
     use crate::{
         effect::Origin,
         quorum::Groups,
-        version::{Actor, Clock, Dot},
+        version::{Actor, Dot},
     };
 
     fn node(id: u16) -> Endpoint {

@@ -123,7 +123,7 @@ impl<D: Disk> Core<D> {
                 clock.vector().counter(actor) > 0 || clock.beyond().iter().any(|dot| dot.actor == actor)
             })
         };
-        if self.actor.is_some_and(mints) && !planted(Bug::ActorKeptAfterHandoff) {
+        if self.actor.is_some_and(mints) {
             self.renew_actor(out);
         }
         matches!(self.hints.store.forget(partition, key, found.summary), Ok(Some(_)))

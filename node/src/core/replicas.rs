@@ -200,7 +200,9 @@ impl<D: Disk> Core<D> {
         };
         let log = self.log_of(partition);
         match self.local(log, partition, key.encoded(), None) {
-            (_, Some(sequence)) if !planted(Bug::ShowsUndurable) => self.when_durable(log, sequence, Waiter::Probed { to: from, operation, version }),
+            (_, Some(sequence)) if !planted(Bug::ShowsUndurable) => {
+                self.when_durable(log, sequence, Waiter::Probed { to: from, operation, version });
+            }
             _ => Self::tell_version(from, operation, version, out),
         }
     }
@@ -210,7 +212,11 @@ impl<D: Disk> Core<D> {
         if matches!(sender, Sender::Exchange { .. }) {
             self.exchange_waits -= 1;
         }
-        let outcome = if durable || planted(Bug::FailureAcknowledged) { ReplicaOutcome::Durable } else { ReplicaOutcome::StoreFailed };
+        let outcome = if durable || planted(Bug::FailureAcknowledged) {
+            ReplicaOutcome::Durable
+        } else {
+            ReplicaOutcome::StoreFailed
+        };
         self.tell_outcome(now, sender, outcome, out);
     }
 
