@@ -161,11 +161,135 @@ def answer(address, key, size, begun, limit):
     sys.exit(f"{address} did not answer within {limit} s")
 
 
-def verdict(path):
-    report = load(path)
+def verdict_line(report):
     found = report["verdict"]
     names = ("acknowledged", "unknown", "reads", "keys", "lost_writes", "stale_reads", "damaged_values", "never_sent")
-    print(f"  {', '.join(f'{found[name]} {name}' for name in names)}; load {report['load_average'][1]:.2f}")
+    return ", ".join(f"{found[name]} {name}" for name in names)
+
+
+def verdict(path):
+    report = load(path)
+    print(f"  {verdict_line(report)}; load {report['load_average'][1]:.2f}")
+
+
+def numbers(addresses):
+    """The numbers in each node's INFO."""
+    every = []
+    for address in addresses:
+        lines = (line.partition(":") for line in ask(address, "INFO quorate").decode().splitlines())
+        every.append({name: int(number) for name, _, number in lines if number.isdigit()})
+    return every
+
+
+def has(address, field):
+    sys.exit(field not in numbers([address])[0])
+
+
+def away(label, path, begun, gone, back):
+    """A run during which a node was away, by the report's seconds, of which the warm-up takes the one before 0."""
+    report = load(path)
+    gone, back = (int(float(at) - float(begun) - 1) for at in (gone, back))
+    # The second in which it went is neither before nor after.
+    by_second = {row["second"]: row["p999_us"] for row in report["series"]}
+    before = statistics.median(us for second, us in by_second.items() if 0 <= second < gone)
+    after = sorted(second for second in by_second if second >= gone)
+    calm = (s for s in after if all(by_second.get(s + i, 0) <= 2 * before for i in range(3)))
+    calmed = next(calm, None)
+    slowest = max(row["max_us"] for row in report["latencies"] if row["name"] != "begun late")
+    within = "never" if calmed is None else f"in second {calmed - gone}"
+    print(
+        f"  {label:<14} {report['operations']} operations, {report['failed']} failed, slowest {ms(slowest)} ms;"
+        f" p99.9 of a second {ms(before)} ms before, <= 2 x of it again {within}; {verdict_line(report)}"
+    )
+    around = range(gone - 2, min(back + 4, max(by_second) + 1))
+    print(f"    p99.9 by second, from 2 before it went: {' '.join(ms(by_second.get(s, 0)) for s in around)} ms"
+          f"  load {report['load_average'][1]:.2f}")
+
+
+def load_line(label, path):
+    report = load(path)
+    slowest = {row["name"]: f"p99.9 {ms(row['p999_us'])} ms" for row in report["latencies"] if row["name"] in ("read", "update")}
+    print(f"  {label:<14} {', '.join(f'{name} {text}' for name, text in slowest.items())}"
+          f"  load {report['load_average'][1]:.2f}{doubts(report)}")
+
+
+QUIET_SECONDS = 5
+
+
+def settle(limit, addresses):
+    """Waits until nothing has been written for a while and no hint is held; the time of the last change, as it was seen."""
+    begun = time.time()
+    last, seen = begun, None
+    while time.time() < begun + float(limit):
+        every = numbers(addresses)
+        now = [(n["store_log_bytes"], n["store_keys"], n.get("hints_held", 0)) for n in every]
+        if now != seen:
+            last, seen = time.time(), now
+        elif time.time() > last + QUIET_SECONDS and not any(held for _, _, held in now):
+            keys = ", ".join(str(keys) for _, keys, _ in now)
+            print(f"  {last - begun:.1f} s until the last change; no hint held, keys by node: {keys}")
+            return last - begun
+        time.sleep(0.5)
+    sys.exit(f"the nodes did not settle within {limit} s: {seen}")
+
+
+def keys(begun, whole, lost):
+    """Succeeds when the second node has as many keys as the first."""
+    have = [n["store_keys"] for n in numbers([whole, lost])]
+    print(f"  {time.time() - float(begun):>6.0f} s: {have[1]} of {have[0]} keys")
+    sys.exit(have[0] != have[1])
+
+
+def loopback_bytes():
+    with open("/proc/self/net/dev") as file:
+        line = next(line for line in file if line.strip().startswith("lo:"))
+    return int(line.split(":")[1].split()[0])
+
+
+def heal(differing, limit, addresses):
+    """What it takes in time and traffic until replicas that differ are equal. The same asking, later, when there is nothing
+    to do, is what is not counted."""
+    begun, first = time.time(), loopback_bytes()
+    took = settle(limit, addresses)
+    whole, spent = loopback_bytes() - first, time.time() - begun
+    later, first = time.time(), loopback_bytes()
+    settle(limit, addresses)
+    idle = (loopback_bytes() - first) / (time.time() - later)
+    traffic = whole - idle * spent
+    print(
+        f"  {took:.1f} s to heal; {traffic:.0f} B on the network for {differing} differing bytes:"
+        f" {traffic / int(differing):.2f} x (and {idle:.0f} B/s when idle, not counted)  load {load_average()}"
+    )
+
+
+def equal(count, replicas, addresses):
+    """Reads every key with R = N; fails if it is absent, or if a replica differs."""
+    before = sum(n["divergent_gets"] for n in numbers(addresses))
+    host, port = addresses[0].rsplit(":", 1)
+    absent = failed = 0
+    with socket.create_connection((host, int(port)), timeout=60) as connection:
+        answers = connection.makefile("rb")
+        for start in range(0, int(count), 256):
+            names = [f"key:{number:012}" for number in range(start, min(start + 256, int(count)))]
+            connection.sendall("".join(f"KV.GET {name} R {replicas} STRICT\r\n" for name in names).encode())
+            for _ in names:
+                values = answer_of(answers)
+                failed += isinstance(values, OSError)
+                absent += values is not None and not isinstance(values, OSError) and not values[1]
+    divergent = sum(n["divergent_gets"] for n in numbers(addresses)) - before
+    print(f"  {count} keys read with R={replicas}: {divergent} with different replicas, {absent} absent, {failed} failed")
+    sys.exit(bool(divergent or absent or failed))
+
+
+def answer_of(stream):
+    """One RESP answer."""
+    head = stream.readline()
+    kind, rest = head[:1], head[1:-2]
+    if kind == b"$":
+        return None if rest == b"-1" else stream.read(int(rest) + 2)[:-2]
+    if kind == b"*":
+        return [answer_of(stream) for _ in range(int(rest))]
+    return OSError(rest.decode()) if kind == b"-" else rest
 
 
 def main():
@@ -198,6 +322,20 @@ def main():
             answer(*rest)
         case "verdict":
             verdict(*rest)
+        case "has":
+            has(*rest)
+        case "away":
+            away(*rest)
+        case "load":
+            load_line(*rest)
+        case "settle":
+            settle(rest[0], rest[1:])
+        case "keys":
+            keys(*rest)
+        case "heal":
+            heal(rest[0], rest[1], rest[2:])
+        case "equal":
+            equal(rest[0], rest[1], rest[2:])
         case _:
             sys.exit(f"unknown: {command}")
 

@@ -108,6 +108,8 @@ pub struct Hello {
     pub partitions: u16,
     /// N, the replicas of each partition.
     pub replicas: u8,
+    /// Which machine connects: two with one node id are told apart by it, and one that was removed is known again.
+    pub identity: gossip::NodeIdentity,
 }
 
 /// Whether an answer may rest on fallbacks.

@@ -1,4 +1,4 @@
-//! Anti-entropy: primaries of a partition compare their Merkle trees in the background and repair both ways (section 4.7).
+//! Anti-entropy: those who keep a partition compare their Merkle trees in the background and repair both ways (section 4.7).
 //!
 //! The rule: a difference counts only when it is seen again a little later. The root differs: wait; branches that differ
 //! are gone down, where they still differ; then wait; the leaves that still differ are listed; wait; only the keys whose
@@ -7,7 +7,9 @@
 //! Of each two primaries the one that comes first in the preference list begins the exchanges about a partition; it asks,
 //! fetches and gives, and so holds all the state and paces both directions. The other one answers, and keeps a lease: a
 //! partition is repaired with one peer at a time, so that two of them do not both send what this core lacks. As the order
-//! in a preference list has no cycle, of all that wait for each other's lease one always gets on.
+//! in a preference list has no cycle, of all that wait for each other's lease one always gets on. Who is to keep a partition
+//! by the ring to come stands before the primaries: so it begins the exchanges that bring it what they have. Who holds what it
+//! does not keep any more gives it to the primaries, and takes nothing.
 //!
 //! Pure. Not here: the trees (`engine/index`), how an object is taken (`core/replicas`), what travels
 //! (`net/message/exchange`).
@@ -16,7 +18,11 @@ mod exchange;
 mod responder;
 mod schedule;
 
-use std::{collections::BTreeMap, rc::Rc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    rc::Rc,
+    time::Duration,
+};
 
 use quorate_engine::planted::{Bug, planted};
 use quorate_net::{
@@ -132,6 +138,16 @@ pub enum Action {
         /// The key.
         key: HashedKey,
     },
+    /// An exchange that this core began ended, and the two are equal in what they held then; or, if this core does not keep
+    /// the partition, the peer has all that this core holds.
+    Compared {
+        /// With whom.
+        peer: Endpoint,
+        /// The partition.
+        partition: u16,
+        /// When the exchange began.
+        begun: Instant,
+    },
     /// Take the object as a replica does, which reconciles it with what is here; when that is on disk or failed, call
     /// [`AntiEntropy::handle_taken`], in any case.
     Take {
@@ -166,6 +182,8 @@ pub struct AntiEntropy {
     settings: Settings,
     ring: Rc<Ring>,
     schedule: Schedule,
+    /// Partitions that this core holds something of and does not keep.
+    surplus: BTreeSet<u16>,
     /// Those that this core began, by number.
     exchanges: BTreeMap<u64, Exchange>,
     next_number: u64,
@@ -210,11 +228,12 @@ impl AntiEntropy {
     #[must_use]
     pub fn new(settings: Settings, ring: Rc<Ring>, now: Instant, first_number: u64) -> Self {
         let mut schedule = Schedule::default();
-        schedule.set_ring(now, &settings, &ring);
+        schedule.set_ring(now, &settings, &ring, &BTreeSet::new());
         Self {
             settings,
             ring,
             schedule,
+            surplus: BTreeSet::new(),
             exchanges: BTreeMap::new(),
             next_number: first_number,
             holders: BTreeMap::new(),
@@ -223,11 +242,16 @@ impl AntiEntropy {
         }
     }
 
-    /// The ring changed: what this core shares no longer is not compared any more.
-    pub fn handle_ring(&mut self, now: Instant, ring: Rc<Ring>, out: &mut Vec<Action>) {
-        self.schedule.set_ring(now, &self.settings, &ring);
-        self.ring = ring;
-        let strange = |exchange: &Exchange| !shares(&self.ring, self.settings.me, exchange.peer, exchange.partition);
+    /// The ring changed, or what this core holds and does not keep: what it shares no longer is not compared any more.
+    pub fn handle_ring(&mut self, now: Instant, ring: Rc<Ring>, surplus: BTreeSet<u16>, out: &mut Vec<Action>) {
+        self.schedule.set_ring(now, &self.settings, &ring, &surplus);
+        (self.ring, self.surplus) = (ring, surplus);
+        let me = self.settings.me;
+        let strange = |exchange: &Exchange| {
+            !keeps(&self.ring, exchange.peer, exchange.partition)
+                || keeps(&self.ring, me, exchange.partition) == exchange.gives_only
+                || exchange.gives_only && !self.surplus.contains(&exchange.partition)
+        };
         for number in
             self.exchanges.iter().filter(|(_, exchange)| strange(exchange)).map(|(&n, _)| n).collect::<Vec<_>>()
         {
@@ -261,6 +285,11 @@ impl AntiEntropy {
         }
     }
 
+    /// The partition is compared with this peer before all others.
+    pub fn hurry(&mut self, peer: Endpoint, partition: u16) {
+        self.schedule.hurry(peer, partition);
+    }
+
     /// Another core says something.
     pub fn handle_exchange<T: Tree>(
         &mut self,
@@ -270,7 +299,19 @@ impl AntiEntropy {
         tree: &T,
         out: &mut Vec<Action>,
     ) {
-        if !shares(&self.ring, self.settings.me, from, message.partition) {
+        // Any node may hold what it does not keep any more, and give it to those who keep it.
+        let (here, there) = (self.settings.me, message.partition);
+        let asks = matches!(
+            message.step,
+            Step::Root
+                | Step::Branches { .. }
+                | Step::List { .. }
+                | Step::Compare { .. }
+                | Step::Give { .. }
+                | Step::Close
+        );
+        let from_keeper = from != here && there < self.ring.partitions() && keeps(&self.ring, from, there);
+        if !(from_keeper || asks && from != here && there < self.ring.partitions() && keeps(&self.ring, here, there)) {
             self.shared.statistics.malformed += 1;
             return;
         }
@@ -428,7 +469,8 @@ impl AntiEntropy {
             let number = self.next_number;
             self.next_number = self.next_number.wrapping_add(1);
             desk.shared.statistics.exchanges += 1;
-            self.exchanges.insert(number, Exchange::begin(&mut desk, number, peer, partition));
+            let gives_only = !keeps(&self.ring, self.settings.me, partition);
+            self.exchanges.insert(number, Exchange::begin(&mut desk, number, peer, partition, gives_only));
         }
     }
 
@@ -447,6 +489,10 @@ impl AntiEntropy {
             End::GivenUp => statistics.given_up += 1,
         }
         let done = matches!(end, End::Equal | End::Done);
+        if done {
+            let Exchange { peer, partition, begun, .. } = exchange;
+            out.push(Action::Compared { peer, partition, begun });
+        }
         self.schedule.finish(now, &self.settings, exchange.peer, exchange.partition, done);
     }
 }
@@ -469,12 +515,9 @@ fn bytes_of(object: &Whole) -> u64 {
     (object.key.encoded().len() + object.body.len()) as u64
 }
 
-/// Whether both are primaries of the partition.
-fn shares(ring: &Ring, me: Endpoint, peer: Endpoint, partition: u16) -> bool {
-    partition < ring.partitions() && me != peer && {
-        let primaries = ring.primaries(partition);
-        primaries.contains(&me) && primaries.contains(&peer)
-    }
+/// Whether the core takes writes of the partition.
+fn keeps(ring: &Ring, core: Endpoint, partition: u16) -> bool {
+    ring.keepers(partition).any(|keeper| keeper == core)
 }
 
 #[cfg(test)]

@@ -34,6 +34,8 @@ pub const SECRET_CHARACTERS_MIN: usize = 16;
 pub struct Config {
     /// This node; it is among [`Cluster::members`].
     pub node: NodeId,
+    /// The node is none of the founders: it asks the nodes that are listed to join.
+    pub join: bool,
     /// The node's directory. The stores of the cores lie in it unless [`Core::data`] says otherwise.
     pub data: PathBuf,
     /// What all nodes of the cluster have in common.
@@ -89,10 +91,11 @@ impl Config {
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
         let mut document = Document::parse(text)?;
         let mut root = document.root(&["node", "cluster", "limits", "store", "core"])?;
-        let mut node = root.table("node", &["id", "data", "insecure"])?;
+        let mut node = root.table("node", &["id", "data", "insecure", "join"])?;
         let mut cluster = root
             .table("cluster", &["name", "secret", "partitions", "replicas", "read_quorum", "write_quorum", "node"])?;
         let insecure = node.boolean("insecure")?.unwrap_or(false);
+        let join = node.boolean("join")?.unwrap_or(false);
         let members = members::read(&mut cluster, insecure)?;
         let (id, own) = own_member(&mut node, &members)?;
         let data = PathBuf::from(node.text("data")?.unwrap_or_else(|| "data".into()));
@@ -100,7 +103,7 @@ impl Config {
         let store = limits::read_store(&mut root, &limits)?;
         let cores = read_cores(&mut root, own.cores, &data, &store)?;
         let cluster = read_cluster(&mut cluster, members)?;
-        Ok(Self { node: id, data, cluster, limits, cores })
+        Ok(Self { node: id, join, data, cluster, limits, cores })
     }
 
     /// The same, with relative paths taken from `directory` (the one that the file lies in).

@@ -18,6 +18,7 @@ mod hints;
 mod log;
 mod puts;
 mod replicas;
+mod transfers;
 
 use std::{
     cmp::Reverse,
@@ -37,8 +38,9 @@ use quorate_net::{
     id::Endpoint,
     key::Key,
     message::{
-        ArchivedMessage, Consistency, Failure, Operation, Outcome, ProbedVersion, Request, exchange::Whole,
-        gossip::NodeIdentity,
+        ArchivedMessage, Consistency, Failure, Operation, Outcome, ProbedVersion, Request,
+        exchange::Whole,
+        gossip::{Gossip, NodeEntry, NodeIdentity, RingStamp, Status},
     },
 };
 
@@ -57,9 +59,10 @@ use crate::{
     membership::{Contact, GossipConfig, Membership, Start, state::ClusterState},
     object::{Object, VersionHash},
     quorum::Voter,
-    ring::{Ring, RingError},
+    ring::Ring,
     summary::ActorTable,
     tokens::Tokens,
+    transfer::Transfer,
     version::Actor,
 };
 
@@ -174,6 +177,8 @@ pub struct Core<D: Disk> {
     membership: Membership,
     /// Whom requests do not go to, as `membership` told.
     down: AHashSet<Endpoint>,
+    /// Whom there is no connection to.
+    disconnected: AHashSet<Endpoint>,
     anti_entropy: AntiEntropy,
     handoff: HintedHandoff,
     /// What anti-entropy wants done and is not done yet.
@@ -182,6 +187,15 @@ pub struct Core<D: Disk> {
     exchange_waits: usize,
     /// Where the logs were found damaged, by segment and offset.
     damaged: AHashSet<(LogId, u32, u32)>,
+    /// The tables that `ring` was made of.
+    ring_stamp: RingStamp,
+    /// States of the cluster that are not on disk yet.
+    storing_states: usize,
+    /// When the state is stored again, since the disk refused it.
+    store_again: Option<Instant>,
+    /// What waits for that.
+    held_gossip: Vec<(Endpoint, Gossip)>,
+    transfer: Transfer,
     statistics: Statistics,
 }
 
@@ -217,9 +231,7 @@ pub type Loaded = Result<Option<Bytes>, ReadError>;
 
 impl<D: Disk> Core<D> {
     /// A core with nothing under way. `incarnation` was drawn at random for this start, and is on disk.
-    ///
-    /// # Errors
-    /// When those who belong make no ring.
+    #[must_use]
     pub fn new(
         settings: Settings,
         belonging: Belonging,
@@ -228,7 +240,7 @@ impl<D: Disk> Core<D> {
         sealer: Sealer,
         incarnation: u64,
         now: Instant,
-    ) -> Result<Self, RingError> {
+    ) -> Self {
         let me = settings.me;
         let (mut actor, mut counter) = (Some(Actor::new(me, incarnation)), 0);
         if let (true, Watermark::Durable(a), Watermark::Durable(b)) =
@@ -236,7 +248,8 @@ impl<D: Disk> Core<D> {
         {
             (actor, counter) = (Some(Actor::new(me, 1)), a.0 + b.0);
         }
-        let ring = Rc::new(gossip::ring_of(&settings, &belonging.state)?);
+        let ring = Rc::new(gossip::ring_of(&settings, &belonging.state));
+        let ring_stamp = belonging.state.stamp();
         let Belonging { identity, state, seeds } = belonging;
         // What was drawn is no secret to the others, but not known before.
         let start = Start { me, identity, incarnation: incarnation.max(1), seeds, state, random_seed: incarnation };
@@ -246,7 +259,7 @@ impl<D: Disk> Core<D> {
         // Far from the numbers of this core's own operations.
         let first_hint = incarnation.wrapping_add(1 << 63);
         let handoff = HintedHandoff::new(settings.hints.clone(), ring.clone(), first_hint, &StoreTree::of(&hints));
-        Ok(Self {
+        let mut core = Self {
             settings,
             ring,
             objects: Log::new(objects.0, objects.1),
@@ -265,13 +278,24 @@ impl<D: Disk> Core<D> {
             tokens: Tokens::default(),
             membership,
             down: AHashSet::new(),
+            disconnected: AHashSet::new(),
             anti_entropy,
             handoff,
             exchange_actions: VecDeque::new(),
             exchange_waits: 0,
             damaged: AHashSet::new(),
+            ring_stamp,
+            storing_states: 0,
+            store_again: None,
+            held_gossip: Vec::new(),
+            transfer: Transfer::new(me),
             statistics: Statistics::default(),
-        })
+        };
+        let surplus = core.surplus();
+        core.transfer.handle_state(now, core.membership.state(), &core.ring, &surplus);
+        let mut nothing_under_way = Vec::new();
+        core.anti_entropy.handle_ring(now, core.ring.clone(), surplus, &mut nothing_under_way);
+        core
     }
 
     /// A client of this core asks.
@@ -360,6 +384,11 @@ impl<D: Disk> Core<D> {
 
     /// A connection to a peer's core stands, or none does any more. What was sent on one that has ended will not be answered.
     pub fn handle_peer(&mut self, now: Now, peer: Endpoint, up: bool, out: &mut Vec<Effect>) {
+        if up {
+            self.disconnected.remove(&peer);
+        } else {
+            self.disconnected.insert(peer);
+        }
         self.contact(now, peer, if up { Contact::Answered } else { Contact::Unreachable }, out);
     }
 
@@ -372,6 +401,10 @@ impl<D: Disk> Core<D> {
             return;
         }
         self.down.insert(peer);
+        // One that is only late may still answer what it was asked; others stand in for it when patience is over.
+        if !self.disconnected.contains(&peer) {
+            return;
+        }
         let mut numbers: Vec<_> = self.operations.keys().copied().collect();
         numbers.sort_unstable();
         for number in numbers {
@@ -389,7 +422,9 @@ impl<D: Disk> Core<D> {
 
     /// Deadlines may have passed.
     pub fn handle_timeout(&mut self, now: Now, out: &mut Vec<Effect>) {
+        self.store_state_again(now, out);
         self.gossip_on(now, out);
+        self.transfer_on(now, out);
         if self.anti_entropy.next_timeout().is_some_and(|at| at <= now.instant) {
             self.exchange(now, out, |exchanges, tree, actions| exchanges.handle_timeout(now.instant, tree, actions));
         }
@@ -454,10 +489,8 @@ impl<D: Disk> Core<D> {
     pub fn next_timeout(&self) -> Option<Instant> {
         let deadline = self.deadlines.peek().map(|Reverse((deadline, _))| *deadline);
         let patience = self.patience.front().map(|&(at, _)| at);
-        [deadline, patience, self.membership.next_timeout(), self.anti_entropy.next_timeout()]
-            .into_iter()
-            .flatten()
-            .min()
+        let machines = [self.membership.next_timeout(), self.anti_entropy.next_timeout(), self.transfer.next_timeout()];
+        [deadline, patience, self.store_again].into_iter().chain(machines).flatten().min()
     }
 
     /// The store of what this core owns.
@@ -545,6 +578,9 @@ impl<D: Disk> Core<D> {
                 return self.answer(reply_to, Outcome::ClusterMap(self.ring.cluster_map()), out);
             }
         };
+        if let Some(refusal) = self.membership.refusal() {
+            return self.fail(reply_to, Failure::BadRequest(refusal.to_string()), out);
+        }
         if let Err(error) = quorate_net::key::check(key.encoded()) {
             return self.fail(reply_to, Failure::BadRequest(error.to_string()), out);
         }
@@ -622,14 +658,28 @@ impl<D: Disk> Core<D> {
         self.owns(partition) || self.ring.gaining(partition).any(|owner| owner == self.settings.me)
     }
 
+    /// Those of the voters that are not asked. Who is only late is asked all the same when there are too few without it.
+    fn unreachable(&self, voters: &[Voter], fallbacks: usize, needed: u8) -> Vec<Endpoint> {
+        let down = |voter: &&Voter| self.down.contains(&voter.endpoint);
+        let enough = voters.iter().filter(|voter| !down(voter)).count() + fallbacks >= usize::from(needed);
+        let out = |endpoint: &Endpoint| enough || self.disconnected.contains(endpoint);
+        voters.iter().filter(down).map(|voter| voter.endpoint).filter(out).collect()
+    }
+
     /// Those who may stand in for owners that cannot be reached, in order.
     fn fallbacks(&self, partition: u16, consistency: Consistency) -> Vec<Endpoint> {
         if consistency == Consistency::Strict {
             return Vec::new();
         }
         let gains = |endpoint| self.ring.gaining(partition).any(|owner| owner == endpoint);
-        let may =
-            |&endpoint: &Endpoint| endpoint != self.settings.me && !self.down.contains(&endpoint) && !gains(endpoint);
+        // Who is to leave takes no more hints: it has to give away those that it holds.
+        let leaves = |endpoint: Endpoint| {
+            let leaving = |node: &NodeEntry| matches!(node.status, Status::Leaving | Status::Removing);
+            self.ring.is_changing() && self.membership.state().node(endpoint.node).is_some_and(leaving)
+        };
+        let may = |&endpoint: &Endpoint| {
+            endpoint != self.settings.me && !self.down.contains(&endpoint) && !gains(endpoint) && !leaves(endpoint)
+        };
         self.ring.fallbacks(partition).iter().copied().filter(may).collect()
     }
 

@@ -52,6 +52,14 @@ pub enum Effect {
         /// The key.
         key: HashedKey,
     },
+    /// Store this durably under the name [`STATE`](crate::start::STATE), in the order of asking, then call
+    /// `handle_state_stored`.
+    StoreState(Vec<u8>),
+    /// Drop all of a partition, then call `handle_dropped`, in any case.
+    Drop {
+        /// The partition.
+        partition: u16,
+    },
     /// Who belongs to the cluster has changed: whom to be connected to follows from it.
     MembersChanged,
     /// This node does not belong to the cluster. Its operator must know.

@@ -7,6 +7,7 @@
 //! Pure: a [`Session`] is told what a client sent and what came of its requests, and says what to send and what to ask.
 //! Not here: sockets, the coordinators that the requests go to, how siblings come about.
 
+mod admin;
 mod client;
 mod cluster;
 mod command;
@@ -17,13 +18,14 @@ mod reply;
 mod server;
 mod session;
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, rc::Rc, time::Duration};
 
 use quorate_net::{
     id::{CoreId, NodeId},
     message::{ClusterMap, Operation},
     resp::CommandLimits,
 };
+use serde_json::Value;
 
 pub use session::{After, Session};
 
@@ -79,7 +81,7 @@ pub trait NodeView {
     /// A number for the cluster, the same on all its nodes.
     fn cluster_id(&self) -> u64;
     /// Who owns what.
-    fn map(&self) -> &ClusterMap;
+    fn map(&self) -> Rc<ClusterMap>;
     /// Time since 1970.
     fn now_unix(&self) -> Duration;
     /// An estimate of the keys in the whole cluster.
@@ -88,8 +90,25 @@ pub trait NodeView {
     fn counters(&self) -> Counters;
     /// This core's own figures, by name: the machine's and its store's.
     fn figures(&self) -> Vec<(&'static str, u64)>;
+    /// What an operator asks, answered by a JSON object.
+    fn inquire(&self, inquiry: Inquiry) -> Value;
     /// The lines of this core's other sessions, see [`Session::describe`].
     fn other_clients(&self) -> Vec<String>;
+}
+
+/// What an operator asks of a core.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Inquiry {
+    /// The Merkle roots of the partitions that it is a primary of.
+    Roots,
+    /// The hints that it keeps.
+    Hints,
+    /// Its exchanges with other primaries.
+    Exchanges,
+    /// Who belongs, and who answers.
+    Members,
+    /// To compare its partitions, or one of them, with the other primaries now. Answers how many it is a primary of.
+    Repair(Option<u16>),
 }
 
 /// What `INFO` tells of a node (of the core that is asked, where it says so).

@@ -24,8 +24,8 @@ use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 
 use quorate_engine::planted::{Bug, planted};
 use quorate_net::{
-    id::Endpoint,
-    message::gossip::{CLAIMS_MAX, Claim, Gossip, GossipBody, Liveness, NodeEntry, NodeIdentity, Status},
+    id::{Endpoint, NodeId},
+    message::gossip::{CLAIMS_MAX, Claim, Gossip, GossipBody, Liveness, NodeEntry, NodeIdentity, StateBody, Status},
 };
 
 pub use self::config::GossipConfig;
@@ -33,7 +33,7 @@ use self::{
     peer::{Peer, rank},
     probing::{Probe, Relay},
     random::Random,
-    state::{Change, ChangeError, ClusterState, Refusal, Standing},
+    state::{Change, ChangeError, ClusterState, Refusal, RingState, Standing},
 };
 use crate::clock::Instant;
 
@@ -54,7 +54,7 @@ pub enum MembershipEffect {
         /// Whether they should.
         alive: bool,
     },
-    /// Somebody changed who belongs. Must be on disk before what follows is sent: else a node that starts again could
+    /// Somebody changed who belongs, or the ring. Must be on disk before what follows is sent: else a node that starts again could
     /// make another change under the same version.
     StateChanged,
     /// This node does not belong: nobody listens to it. Told once for each reason.
@@ -102,8 +102,8 @@ pub struct MembershipStatistics {
     pub states_sent: u64,
     /// Messages of machines that do not belong.
     pub refused: u64,
-    /// States that were not taken in, because too many machines would be known.
-    pub states_too_large: u64,
+    /// States that were not taken in: too many machines would be known, or the ring was another cluster's.
+    pub states_not_taken: u64,
     /// Times that this core found that it had been standing still.
     pub pauses: u64,
 }
@@ -191,8 +191,11 @@ impl Membership {
             self.statistics.refused += 1;
             return self.tell_state(now, from, out);
         }
-        if let GossipBody::State(entries) = &gossip.body {
-            self.take_state(now, standing, gossip.identity, entries, out);
+        if let GossipBody::State(StateBody { entries, ring }) = &gossip.body {
+            match RingState::of_body(ring) {
+                Some(ring) => self.take_state(now, standing, gossip.identity, (entries, &ring), out),
+                None => self.statistics.states_not_taken += 1,
+            }
         }
         let own = Claim {
             endpoint: from,
@@ -207,6 +210,7 @@ impl Membership {
         }
         if let Some(peer) = self.peers.get_mut(&from) {
             peer.behind = rank(&own) < rank(&peer.claim);
+            peer.stamp = Some((gossip.incarnation, gossip.ring));
         }
         self.handle_body(now, from, &gossip.body, out);
         if gossip.digest != self.state.digest() {
@@ -283,7 +287,8 @@ impl Membership {
 
     /// Another core of this node knows this: taken in as a whole.
     pub fn handle_state(&mut self, now: Instant, state: &ClusterState, out: &mut Out) {
-        self.take_state(now, Standing::Belongs, self.identity, &state.entries(), out);
+        let known = (&state.entries()[..], state.ring_state());
+        self.take_state(now, Standing::Belongs, self.identity, known, out);
     }
 
     /// This core stops on purpose: says so, that nobody needs to find out. Nothing that comes later is answered.
@@ -313,6 +318,23 @@ impl Membership {
     #[must_use]
     pub fn claim(&self, endpoint: Endpoint) -> Option<Claim> {
         self.peers.get(&endpoint).map(|peer| peer.claim)
+    }
+
+    /// Whether every core that counts has shown, in the life that is known of it, that it goes by the tables that this one
+    /// goes by, and all machines that these name belong. Then, and without a change under way, nobody counts any more on
+    /// what the table gives to others; see [`state`] for what else must hold before that is dropped.
+    #[must_use]
+    pub fn all_know_ring(&self) -> bool {
+        self.state.stamp().term > 0 && self.state.is_whole() && self.behind_ring().is_empty()
+    }
+
+    /// The cores that have not shown it, in order; of nodes that are removing nobody waits for any.
+    #[must_use]
+    pub fn behind_ring(&self) -> Vec<Endpoint> {
+        let stamp = self.state.stamp();
+        let counts = |node: NodeId| self.state.node(node).is_some_and(|node| node.status != Status::Removing);
+        let behind = |peer: &Peer| peer.stamp != Some((peer.claim.incarnation, stamp));
+        self.peers.iter().filter(|(of, peer)| counts(of.node) && behind(peer)).map(|(of, _)| *of).collect()
     }
 
     /// Why this node does not belong, if it does not.
@@ -383,23 +405,31 @@ impl Membership {
         }
     }
 
-    fn take_state(&mut self, now: Instant, from: Standing, by: NodeIdentity, entries: &[NodeEntry], out: &mut Out) {
+    fn take_state(
+        &mut self,
+        now: Instant,
+        from: Standing,
+        by: NodeIdentity,
+        (entries, ring): (&[NodeEntry], &RingState),
+        out: &mut Out,
+    ) {
         // Who begins learns everything from whom it was told to ask. Who belongs lets a stranger in only as itself, one
         // that asks to join: else two clusters of one name would become one.
         let i_belong = self.state.standing(self.identity, self.me.node) == Standing::Belongs
             && self.state.node(self.me.node).is_some_and(|node| node.status != Status::Joining);
         let alone: Vec<NodeEntry>;
-        let entries = if i_belong && from == Standing::Unknown {
+        let none = RingState::default();
+        let (entries, ring) = if i_belong && from == Standing::Unknown {
             let itself = |entry: &&NodeEntry| entry.identity == by && entry.status == Status::Joining;
             alone = entries.iter().filter(itself).cloned().collect();
-            &alone
+            (&alone[..], &none)
         } else {
-            entries
+            (entries, ring)
         };
-        match self.state.reconcile(entries) {
+        match self.state.reconcile(entries, ring) {
             Ok(true) => self.state_changed(now, out),
             Ok(false) => {}
-            Err(_) => self.statistics.states_too_large += 1,
+            Err(_) => self.statistics.states_not_taken += 1,
         }
     }
 
@@ -451,7 +481,7 @@ impl Membership {
         }
         *told = Some((now, digest.hash));
         self.statistics.states_sent += 1;
-        self.send(to, GossipBody::State(self.state.entries()), out);
+        self.send(to, GossipBody::State(self.state.body()), out);
     }
 
     fn send(&mut self, to: Endpoint, body: GossipBody, out: &mut Out) {
@@ -461,6 +491,7 @@ impl Membership {
             incarnation: self.incarnation,
             refutation: self.refutation,
             digest: self.state.digest(),
+            ring: self.state.stamp(),
             claims,
             body,
         };

@@ -1,20 +1,26 @@
 //! The ring: Q equal partitions, and for each the nodes that keep it, in order.
 //!
-//! The rule: all nodes that know the same members compute the same ring; a partition's primaries are N distinct nodes
-//! (all of them when there are fewer), on distinct racks as far as there are; each block of S consecutive partitions
-//! is a permutation of the S nodes when weights are equal.
+//! The rule: who keeps what is a [`Table`], which all nodes have from each other; all that know the same table and the same
+//! members compute the same ring. A partition's primaries are N distinct nodes (all of them when there are fewer), on
+//! distinct racks as far as there are. While the table changes, its primaries stay, and the ring names those besides who
+//! are to follow them.
 //!
-//! Source: Dynamo sections 4.2, 4.3 and strategy 3 of 6.2. Pure. Not here: which node gets which token (`placement`), how
-//! members come and go.
+//! Source: Dynamo sections 4.2, 4.3 and strategy 3 of 6.2. Pure. Not here: how a cluster's first table comes about
+//! (`placement`), how one follows from another (`table`), when it does (`membership/state`).
 
+mod moving;
+mod order;
 mod placement;
+pub mod table;
 
 use ahash::AHashMap;
 use quorate_net::{
     id::{CoreId, Endpoint, NodeId},
     message::{ClusterMap, MappedNode},
-    slot::{self, SLOTS},
+    slot,
 };
+
+pub use self::table::{Move, Table};
 
 /// A node that the ring is made of.
 #[derive(Clone, PartialEq, Debug)]
@@ -32,15 +38,26 @@ pub struct Member {
 pub struct Ring {
     replicas: u8,
     members: Vec<Member>,
-    /// For each partition the preference list: primaries, then fallbacks.
-    preference: Vec<Vec<Endpoint>>,
+    preference: Vec<Preference>,
+    /// For each partition its primaries in the table that is to follow, if there is one.
+    next: Option<Vec<Vec<Endpoint>>>,
+}
+
+/// The preference list of a partition.
+#[derive(Clone, Debug, Default)]
+struct Preference {
+    endpoints: Vec<Endpoint>,
+    /// So many of the first are primaries.
+    primaries: usize,
 }
 
 /// Why there is no such ring.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum RingError {
     /// Q must be a power of two from 64 to 16384.
     Partitions(u16),
+    /// N must be from 1 to 7.
+    Replicas(u8),
     /// There must be a member, with a weight above 0.
     NoMembers,
     /// Two members have one id.
@@ -50,29 +67,47 @@ pub enum RingError {
 }
 
 impl Ring {
-    /// The ring of these members, in whatever order they are given.
+    /// The ring of a cluster that begins with these members, in whatever order they are given.
     ///
     /// # Errors
     /// When there can be no such ring.
-    pub fn new(partitions: u16, replicas: u8, mut members: Vec<Member>) -> Result<Self, RingError> {
-        if !partitions.is_power_of_two() || !(64..=SLOTS).contains(&partitions) {
-            return Err(RingError::Partitions(partitions));
-        }
+    pub fn new(partitions: u16, replicas: u8, members: Vec<Member>) -> Result<Self, RingError> {
+        Ok(Self::of(&Table::founded(partitions, replicas, &members)?, None, members))
+    }
+
+    /// The ring of a table and of the one that is to follow it.
+    ///
+    /// All members are in each preference list, but nobody else: a place of a node that is no member stays empty.
+    ///
+    /// # Panics
+    /// When two members have one id.
+    #[must_use]
+    pub fn of(table: &Table, next: Option<&Table>, mut members: Vec<Member>) -> Self {
         members.sort_by_key(|member| member.node.id);
-        if let Some(pair) = members.windows(2).find(|pair| pair[0].node.id == pair[1].node.id) {
-            return Err(RingError::Twice(pair[0].node.id));
-        }
-        if let Some(member) = members.iter().find(|member| !(member.weight >= 0.0 && member.weight.is_finite())) {
-            return Err(RingError::Weight(member.node.id));
-        }
-        if members.iter().all(|member| member.weight == 0.0) {
-            return Err(RingError::NoMembers);
-        }
-        let tokens = placement::tokens(partitions, replicas, &members);
-        let racks = rack_numbers(&members);
-        let walk = |partition| walk(partition, &tokens, replicas, &members, &racks);
-        let preference = (0..partitions).map(walk).collect();
-        Ok(Self { replicas, members, preference })
+        assert!(members.windows(2).all(|pair| pair[0].node.id < pair[1].node.id), "a node id twice");
+        let nodes = Nodes::new(table, &members);
+        let preference = (0..table.partitions()).map(|partition| nodes.preference(partition)).collect();
+        let row = |(partition, row): (u16, &[NodeId])| nodes.endpoints(partition, &nodes.places(row));
+        let next = next.map(|next| (0..).zip(next.rows()).map(row).collect());
+        Self { replicas: table.replicas(), members, preference, next }
+    }
+
+    /// The same, with all who take writes of a partition as its primaries.
+    #[must_use]
+    pub fn with_all_keepers(&self) -> Self {
+        let keepers = |partition| {
+            let endpoints: Vec<Endpoint> = self.keepers(partition).collect();
+            Preference { primaries: endpoints.len(), endpoints }
+        };
+        let preference = (0..self.partitions()).map(keepers).collect();
+        Self { replicas: self.replicas, members: self.members.clone(), preference, next: None }
+    }
+
+    /// Nobody keeps anything: what a node goes by that nobody has told of a ring.
+    #[must_use]
+    pub fn empty(partitions: u16, replicas: u8) -> Self {
+        let preference = (0..partitions).map(|_| Preference::default()).collect();
+        Self { replicas, members: Vec::new(), preference, next: None }
     }
 
     /// Q.
@@ -108,46 +143,57 @@ impl Ring {
     /// The preference list: the primaries, then the fallbacks, each with the core that owns the partition there.
     #[must_use]
     pub fn preference(&self, partition: u16) -> &[Endpoint] {
-        &self.preference[usize::from(partition)]
+        &self.preference[usize::from(partition)].endpoints
     }
 
-    /// The first N distinct nodes of the preference list.
+    /// Those of the preference list that keep the partition: as a rule N, or as many as there are members.
     #[must_use]
     pub fn primaries(&self, partition: u16) -> &[Endpoint] {
-        let all = self.preference(partition);
-        &all[..all.len().min(usize::from(self.replicas))]
+        let Preference { endpoints, primaries } = &self.preference[usize::from(partition)];
+        &endpoints[..*primaries]
     }
 
     /// What comes after the primaries.
     #[must_use]
     pub fn fallbacks(&self, partition: u16) -> &[Endpoint] {
-        let all = self.preference(partition);
-        &all[all.len().min(usize::from(self.replicas))..]
+        let Preference { endpoints, primaries } = &self.preference[usize::from(partition)];
+        &endpoints[*primaries..]
     }
 
-    /// Whether another ring is to come.
+    /// Whether a change of the table is under way.
     #[must_use]
     pub fn is_changing(&self) -> bool {
-        false
+        self.next.is_some()
     }
 
-    /// The owners by the ring that is to come; by this one when none is.
+    /// The primaries in the table that is to follow; the same as now when none is.
     #[must_use]
     pub fn next_primaries(&self, partition: u16) -> &[Endpoint] {
-        self.primaries(partition)
+        self.next.as_ref().map_or_else(|| self.primaries(partition), |next| &next[usize::from(partition)])
     }
 
-    /// Those who own the partition only by the ring that is to come.
+    /// Who is to keep the partition and does not yet. Writes go there, too.
     pub fn gaining(&self, partition: u16) -> impl Iterator<Item = Endpoint> + '_ {
-        let present = self.primaries(partition);
-        self.next_primaries(partition).iter().copied().filter(move |endpoint| !present.contains(endpoint))
+        let now = self.primaries(partition);
+        self.next_primaries(partition).iter().filter(|endpoint| !now.contains(endpoint)).copied()
+    }
+
+    /// All who take writes of the partition: those who are to keep it first, then the primaries.
+    pub fn keepers(&self, partition: u16) -> impl Iterator<Item = Endpoint> + '_ {
+        self.gaining(partition).chain(self.primaries(partition).iter().copied())
+    }
+
+    /// Who keeps the partition and is not to keep it any more.
+    pub fn losing(&self, partition: u16) -> impl Iterator<Item = Endpoint> {
+        let next = self.next_primaries(partition);
+        self.primaries(partition).iter().filter(|endpoint| !next.contains(endpoint)).copied()
     }
 
     /// What clients need to route by themselves.
     #[must_use]
     pub fn cluster_map(&self) -> ClusterMap {
         let positions: AHashMap<NodeId, u16> = (0..).zip(&self.members).map(|(at, m)| (m.node.id, at)).collect();
-        let indexes = |list: &Vec<Endpoint>| list.iter().map(|endpoint| positions[&endpoint.node]).collect();
+        let indexes = |list: &Preference| list.endpoints.iter().map(|endpoint| positions[&endpoint.node]).collect();
         ClusterMap {
             replicas: self.replicas,
             nodes: self.members.iter().map(|member| member.node.clone()).collect(),
@@ -176,38 +222,72 @@ fn rack_numbers(members: &[Member]) -> Vec<usize> {
     members.iter().map(|m| names.binary_search(&m.rack.as_str()).expect("every rack was listed")).collect()
 }
 
-/// The preference list of a partition: the nodes in the order in which the walk from its token meets them, new racks
-/// first until N are found; then the others, and the nodes that own no token.
-fn walk(partition: u16, tokens: &[usize], replicas: u8, members: &[Member], racks: &[usize]) -> Vec<Endpoint> {
-    let from = usize::from(partition);
-    let mut met: Vec<usize> = Vec::with_capacity(members.len());
-    let owning = members.iter().filter(|member| member.weight > 0.0).count();
-    for &node in tokens[from..].iter().chain(&tokens[..from]) {
-        if met.len() == owning {
-            break;
-        }
-        if !met.contains(&node) {
-            met.push(node);
-        }
+/// What preference lists are made of: members, as positions in their list.
+struct Nodes<'a> {
+    members: &'a [Member],
+    positions: AHashMap<NodeId, usize>,
+    racks: Vec<usize>,
+    table: &'a Table,
+    /// The owner of each token, where it is a member with a weight.
+    tokens: Vec<Option<usize>>,
+    /// How many different ones these are.
+    owning: usize,
+}
+
+impl<'a> Nodes<'a> {
+    fn new(table: &'a Table, members: &'a [Member]) -> Self {
+        let positions: AHashMap<NodeId, usize> = members.iter().enumerate().map(|(at, m)| (m.node.id, at)).collect();
+        let owner = |row: &[NodeId]| positions.get(&row[0]).copied().filter(|at| members[*at].weight > 0.0);
+        let tokens: Vec<Option<usize>> = table.rows().map(owner).collect();
+        let owning = (0..members.len()).filter(|at| tokens.contains(&Some(*at))).count();
+        Self { members, positions, racks: rack_numbers(members), table, tokens, owning }
     }
-    // A node of so little weight that it got no token is met after those that did.
-    let unmet: Vec<usize> = (0..members.len()).filter(|node| !met.contains(node)).collect();
-    met.extend(unmet.iter().filter(|&&node| members[node].weight > 0.0));
-    met.extend(unmet.iter().filter(|&&node| members[node].weight == 0.0));
-    let mut list: Vec<usize> = Vec::with_capacity(met.len());
-    for &node in &met {
-        let new_rack = !list.iter().any(|&before| racks[before] == racks[node]);
-        if list.len() < usize::from(replicas) && new_rack && members[node].weight > 0.0 {
-            list.push(node);
-        }
+
+    fn places(&self, row: &[NodeId]) -> Vec<usize> {
+        row.iter().filter_map(|node| self.positions.get(node)).copied().collect()
     }
-    let rest: Vec<usize> = met.into_iter().filter(|node| !list.contains(node)).collect();
-    list.extend(rest);
-    let endpoint = |node: usize| {
-        let member = &members[node].node;
-        Endpoint::new(member.id, core_of(partition, member.cores))
-    };
-    list.into_iter().map(endpoint).collect()
+
+    fn endpoints(&self, partition: u16, places: &[usize]) -> Vec<Endpoint> {
+        let nodes = places.iter().map(|place| &self.members[*place].node);
+        nodes.map(|node| Endpoint::new(node.id, core_of(partition, node.cores))).collect()
+    }
+
+    /// The primaries, then all others in the order in which the walk along the tokens meets them, so that the partitions
+    /// of one dead node fall back to many. New racks come first, a member without weight comes last.
+    fn preference(&self, partition: u16) -> Preference {
+        let mut list = self.places(self.table.row(partition));
+        let primaries = list.len();
+        let mut racks = vec![false; self.members.len()];
+        list.iter().for_each(|place| racks[self.racks[*place]] = true);
+        let mut same_rack = Vec::new();
+        for node in
+            self.walk(partition).into_iter().filter(|node| !list[..primaries].contains(node)).collect::<Vec<_>>()
+        {
+            let new_rack = self.members[node].weight > 0.0 && !std::mem::replace(&mut racks[self.racks[node]], true);
+            if new_rack { list.push(node) } else { same_rack.push(node) }
+        }
+        list.extend(same_rack);
+        Preference { endpoints: self.endpoints(partition, &list), primaries }
+    }
+
+    /// All members in the order in which they are met from a partition on; then those that own no token, by weight or none.
+    fn walk(&self, partition: u16) -> Vec<usize> {
+        let from = usize::from(partition);
+        let mut met = Vec::with_capacity(self.members.len());
+        let mut seen = vec![false; self.members.len()];
+        for node in self.tokens[from..].iter().chain(&self.tokens[..from]).flatten() {
+            if met.len() == self.owning {
+                break;
+            }
+            if !std::mem::replace(&mut seen[*node], true) {
+                met.push(*node);
+            }
+        }
+        let unmet = |owning| (0..self.members.len()).filter(move |node| (self.members[*node].weight > 0.0) == owning);
+        let rest: Vec<usize> = unmet(true).chain(unmet(false)).filter(|node| !seen[*node]).collect();
+        met.extend(rest);
+        met
+    }
 }
 
 #[cfg(test)]

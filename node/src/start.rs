@@ -23,12 +23,15 @@ use crate::{
     clock::Instant,
     context::Sealer,
     core::{Belonging, Core, HINT_PREFIX, Settings, key_hash},
-    ring::RingError,
+    membership::state::{ClusterState, StateError},
     summary::ActorTable,
 };
 
 /// The blob that says what the directory was laid out for.
 const LAYOUT: &str = "layout";
+
+/// The blob that holds who belongs to the cluster and who keeps what.
+pub const STATE: &str = "members";
 
 /// The blob that holds the newest incarnation.
 const ACTOR: &str = "actor";
@@ -73,8 +76,8 @@ pub enum StartError {
         /// How many.
         stored: u16,
     },
-    /// Those who belong to the cluster make no ring.
-    Ring(RingError),
+    /// What is stored of the cluster's state cannot be used.
+    State(StateError),
     /// Moving the data to another number of cores was begun and not finished.
     Moving,
 }
@@ -106,8 +109,12 @@ pub async fn start<D: Disk>(
         incarnation
     };
     store_incarnation(&opened.store, incarnation).await.map_err(StartError::Io)?;
+    let belonging = match opened.store.load_blob(STATE).await.map_err(StartError::Io)? {
+        Some(stored) => Belonging { state: ClusterState::decode(&stored).map_err(StartError::State)?, ..belonging },
+        None => belonging,
+    };
     let (objects, hints) = ((opened.store, opened.actors), (hinted.store, hinted.actors));
-    let core = Core::new(settings, belonging, objects, hints, sealer, incarnation, now()).map_err(StartError::Ring)?;
+    let core = Core::new(settings, belonging, objects, hints, sealer, incarnation, now());
     let tasks = opened.tasks.into_iter().chain(hinted.tasks).collect();
     Ok(Started { core, tasks, report: opened.report, hint_report: hinted.report })
 }
@@ -131,6 +138,14 @@ async fn open<D: Disk>(disk: D, config: StoreConfig) -> Result<OpenedLog<D>, Sta
 /// When the disk refused; the incarnation must then not be used.
 pub async fn store_incarnation<D: Disk>(store: &Store<D>, incarnation: u64) -> io::Result<()> {
     store.store_blob(ACTOR, &incarnation.to_le_bytes()).await
+}
+
+/// Stores who belongs to the cluster durably. States are stored one after the other.
+///
+/// # Errors
+/// When the disk refused.
+pub async fn store_state<D: Disk>(store: &Store<D>, state: &[u8]) -> io::Result<()> {
+    store.store_blob(STATE, state).await
 }
 
 /// The object that a store's index lists under this key. `None` when there is none, or it cannot be read.
@@ -208,7 +223,7 @@ impl fmt::Display for StartError {
                     owner.node, owner.core
                 )
             }
-            Self::Ring(error) => write!(f, "the members make no ring: {error:?}"),
+            Self::State(error) => write!(f, "{error}"),
             Self::Moving => f.write_str("moving the data was not finished; run `quorate rehome --config FILE` again"),
             Self::OtherCores { stored } => {
                 write!(f, "the data was laid out for {stored} cores; run `quorate rehome --config FILE` to move it")

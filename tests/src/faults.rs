@@ -57,11 +57,23 @@ pub enum Class {
     SilentWrite,
     /// The wall clock jumps by an hour or a year, either way.
     ClockStep,
+    /// A core hears everything late for a while.
+    SlowCore,
+    /// All nodes are restarted, one after the other.
+    Upgrade,
+    /// Another node joins.
+    Join,
+    /// A node leaves in order.
+    Leave,
+    /// A node dies for good, and is removed.
+    Remove,
+    /// Another node takes the places of one that leaves, or died for good.
+    Replace,
 }
 
 impl Class {
     /// All of them.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 28] = [
         Self::Loss,
         Self::Delay,
         Self::Duplication,
@@ -84,7 +96,19 @@ impl Class {
         Self::Corruption,
         Self::SilentWrite,
         Self::ClockStep,
+        Self::SlowCore,
+        Self::Upgrade,
+        Self::Join,
+        Self::Leave,
+        Self::Remove,
+        Self::Replace,
     ];
+
+    /// Whether it changes the ring.
+    #[must_use]
+    pub fn changes_ring(self) -> bool {
+        matches!(self, Self::Join | Self::Leave | Self::Remove | Self::Replace)
+    }
 
     /// Whether it may destroy what was durable.
     #[must_use]

@@ -266,7 +266,15 @@ fn some_messages() -> Vec<Message> {
     let core = Endpoint::new(NodeId(1), CoreId(0));
     let values = Outcome::Values { context: Bytes::new(), values: vec![Bytes::from_static(b"a"); 3], sloppy: false };
     vec![
-        Message::Hello(Hello { protocol: PROTOCOL, cluster: 3, from: core, to: core, partitions: 64, replicas: 3 }),
+        Message::Hello(Hello {
+            protocol: PROTOCOL,
+            cluster: 3,
+            from: core,
+            to: core,
+            partitions: 64,
+            replicas: 3,
+            identity: quorate_net::message::gossip::NodeIdentity(7),
+        }),
         request(Operation::Put(put)),
         request(Operation::Get(get)),
         request(Operation::ClusterMap),

@@ -28,6 +28,9 @@ use crate::{
 /// A healed cluster is whole and answers within this time, or something hangs.
 const HEALING_MAX: Duration = Duration::from_secs(20);
 
+/// Every change of the ring is done within this time.
+const SETTLING_MAX: Duration = Duration::from_secs(60);
+
 /// Its replicas are equal within this time.
 const CONVERGENCE_MAX: Duration = Duration::from_secs(180);
 
@@ -183,11 +186,13 @@ fn live(world: &mut World, length: Duration) -> Checked {
     world.begin_faults();
     world.run_until(world.now() + length)?;
     world.heal()?;
+    world.wait_until_settled(SETTLING_MAX)?;
     world.wait_until_whole(HEALING_MAX)?;
     world.wait_until_converged(CONVERGENCE_MAX)?;
     world.restart_all();
     world.run_until(world.now() + Duration::from_millis(200))?;
     world.wait_until_whole(HEALING_MAX)?;
+    world.wait_until_settled(SETTLING_MAX)?;
     world.wait_until_converged(CONVERGENCE_MAX)?;
     world.audit()
 }

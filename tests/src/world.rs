@@ -9,6 +9,7 @@
 mod audit;
 mod injection;
 mod observer;
+mod operator;
 mod scenario;
 mod settings;
 mod shell;
@@ -21,9 +22,12 @@ use quorate_net::{
     frame,
     id::{CoreId, Endpoint, NodeId},
     key::Key,
-    message::{ArchivedMessage, Message, Operation as Asked, Outcome, Reply, Request},
+    message::{
+        ArchivedMessage, Message, Operation as Asked, Outcome, Reply, Request,
+        gossip::{NodeIdentity, RingStamp},
+    },
 };
-use quorate_node::{clock::Now, core::Core, effect::Effect};
+use quorate_node::{clock::Now, core::Core, effect::Effect, ring::Ring};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 pub use settings::{Settings, Shape};
@@ -36,6 +40,7 @@ use crate::{
     workload::{Client, Workload},
 };
 use observer::Cause;
+use operator::Operator;
 use shell::{Completion, Process, Shell};
 
 /// Longer lines of the log are cut.
@@ -64,6 +69,10 @@ pub struct World {
     random: Random,
     /// The only node whose copies are ever destroyed.
     victim: usize,
+    /// All rings that any core went by.
+    rings: Vec<(RingStamp, Rc<Ring>)>,
+    operator: Operator,
+    upgrading: bool,
     trace_hash: u64,
     /// For which operation each forwarded request is.
     forwarded: AHashMap<(Endpoint, u64), usize>,
@@ -80,8 +89,26 @@ struct Node {
     shells: Range<usize>,
     clock: Clock,
     paused_until: Option<Duration>,
-    /// Whether it ought to run.
-    wanted: bool,
+    /// Which machine.
+    identity: NodeIdentity,
+    fate: Fate,
+    /// Its operator said that it shall go, one way or the other.
+    goes: bool,
+    /// It does not start any more.
+    stays_down: bool,
+}
+
+/// What has become of a node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Fate {
+    /// It is part of the cluster, or asks to be.
+    Belongs,
+    /// It will never speak again, its operator says.
+    Dead,
+    /// The cluster has let it go, after it handed over what it had.
+    Left,
+    /// The cluster has let it go without that.
+    Removed,
 }
 
 /// What happens at a moment.
@@ -105,6 +132,10 @@ enum Event {
     Fault,
     /// A node starts.
     Start { node: usize },
+    /// The next node is restarted.
+    Upgrade { node: usize },
+    /// The operator looks at how the ring stands.
+    Operate,
     /// Something ends that a fault began.
     End(injection::Ending),
 }
@@ -115,24 +146,15 @@ impl World {
     pub fn new(seed: u64, shape: &Shape, plan: Plan) -> Self {
         let mut random = Random::new(seed);
         let settings = Settings::new(shape, &mut random);
-        let timing = Timing::default();
         let (mut nodes, mut shells) = (Vec::new(), Vec::new());
         for member in settings.ring.members() {
-            let first = shells.len();
-            for core in 0..member.node.cores {
-                shells.push(Shell::new(Endpoint::new(member.node.id, CoreId(core)), &mut random, timing));
-            }
-            nodes.push(Node {
-                id: member.node.id,
-                shells: first..shells.len(),
-                clock: Clock::new(random.range(0..1 << 50), random.range(0..2_000) as i64 - 1_000),
-                paused_until: None,
-                wanted: true,
-            });
+            let identity = Settings::founding_identity(member.node.id);
+            nodes.push(Node::new(member.node.id, identity, member.node.cores, &mut shells, &mut random));
         }
         // The last one is the auditor.
         let clients: Vec<Client> = (0..=shape.clients).map(|_| Client::new(random.fork())).collect();
         let victim = random.index(nodes.len());
+        let changes_max = random.range(1..4) as u32;
         let mut world = Self {
             ledger: Ledger::new(settings.ring.replicas(), settings.sealer.clone()),
             network: Network::new(random.fork()),
@@ -148,6 +170,9 @@ impl World {
             plan,
             random,
             victim,
+            rings: Vec::new(),
+            operator: Operator::new(changes_max),
+            upgrading: false,
             trace_hash: seed,
             forwarded: AHashMap::new(),
             log: None,
@@ -231,7 +256,7 @@ impl World {
         let agenda = self.agenda.first_key_value().map(|((when, _), _)| *when);
         let disks = self.shells.iter().filter_map(|shell| shell.disk.next_due()).min();
         let deadlines = self.nodes.iter().filter(|node| node.paused_until.is_none()).flat_map(|node| {
-            let deadline = |shell: &Shell| Some(node.clock.world_at(shell.core()?.next_timeout()?));
+            let deadline = |shell: &Shell| Some(node.clock.world_at(shell.core()?.next_timeout()?) + shell.lag);
             self.shells[node.shells.clone()].iter().filter_map(deadline)
         });
         let next = [agenda, disks, deadlines.min()].into_iter().flatten().min();
@@ -252,8 +277,9 @@ impl World {
             self.happen(event)?;
         }
         for node in 0..self.nodes.len() {
-            let instant = self.nodes[node].clock.now(now).instant;
             for at in self.nodes[node].shells.clone() {
+                // Who is slow looks at its clock late, too.
+                let instant = self.nodes[node].clock.now(now.saturating_sub(self.shells[at].lag)).instant;
                 let due =
                     |world: &Self| world.shells[at].core().and_then(Core::next_timeout).is_some_and(|t| t <= instant);
                 if self.nodes[node].paused_until.is_none() && due(self) {
@@ -316,6 +342,8 @@ impl World {
                 self.start(node);
                 Ok(())
             }
+            Event::Upgrade { node } => self.upgrade(node),
+            Event::Operate => self.operate(),
             Event::End(ending) => self.end(ending),
         }
     }
@@ -378,6 +406,7 @@ impl World {
         event(core, now, &mut effects);
         let puts = core.statistics().puts - puts;
         self.observe(at, cause, &before, puts, &effects)?;
+        self.look_at_ring(at);
         for effect in effects {
             self.perform(at, cause, effect)?;
         }
@@ -411,6 +440,12 @@ impl World {
                     self.settle_upto(at, log, watermark);
                     self.handle(at, &Cause::None, |core, now, out| core.handle_log(now, log, watermark, out))?;
                 }
+                Completion::Stored(stored) => {
+                    self.handle(at, &Cause::None, |core, now, out| core.handle_state_stored(now, stored, out))?;
+                }
+                Completion::Dropped(partition) => {
+                    self.handle(at, &Cause::None, |core, now, out| core.handle_dropped(now, partition, out))?;
+                }
                 Completion::Actor(incarnation) => {
                     let keys = self.shells[at].coordinated.iter().cloned().collect();
                     self.handle(at, &Cause::Keys(keys), |core, now, out| core.handle_actor(now, incarnation, out))?;
@@ -425,6 +460,7 @@ impl World {
             Process::Starting(outcome) => match outcome.take() {
                 Some(Ok(started)) => {
                     self.shells[at].begin(started);
+                    self.look_at_ring(at);
                     self.note(None, || format!("core {at} is up"));
                     self.check_recovered(at)?;
                     self.meet_peers(at)?;
@@ -444,6 +480,18 @@ impl World {
             Process::Down | Process::Up(_) => {}
         }
         Ok(())
+    }
+
+    /// Whom a core has come to know it has no connection to at first.
+    fn meet_members(&mut self, at: usize) {
+        for peer in 0..self.shells.len() {
+            if self.node_of(peer) != self.node_of(at) && !self.reaches(at, peer) {
+                // Should it know the peer only now, it was not told yet.
+                let endpoint = self.shells[peer].me;
+                self.shells[at].told_down.remove(&endpoint);
+                self.look_soon(at, peer);
+            }
+        }
     }
 
     /// A core that came up knows nobody, then learns who is there; the others learn that it is.
@@ -469,11 +517,16 @@ impl World {
                 let mut bytes = Vec::new();
                 frame::encode(&message, &mut bytes).expect("what a core sends is within its bounds");
                 let frame: Rc<[u8]> = bytes.into();
+                let lag = self.shells[self.shell_of(to)].lag;
                 for when in self.network.arrivals(Path::Nodes(from.node, to.node), self.now) {
-                    self.at(when, Event::Deliver { from, to, frame: frame.clone() });
+                    self.at(when + lag, Event::Deliver { from, to, frame: frame.clone() });
                 }
             }
             Effect::Answer { client, reply } => {
+                if matches!(self.nodes[self.node_of(at)].fate, Fate::Dead | Fate::Removed) {
+                    // One that its operator has given up may say what nobody else knows, and know nothing of the others.
+                    self.ledger.copy_destroyed(self.now);
+                }
                 self.check_answer(client as usize, &reply)?;
                 let mut bytes = Vec::new();
                 frame::encode(&Message::Reply(reply), &mut bytes).expect("an answer is within its bounds");
@@ -486,7 +539,15 @@ impl World {
                 self.shells[at].load(load, log, partition, &key, cause.clone());
             }
             Effect::Fetch { job, log, partition, key } => self.shells[at].fetch(job, log, partition, key),
-            Effect::MembersChanged => {}
+            Effect::StoreState(state) => self.shells[at].store_state(state),
+            Effect::Drop { partition } => {
+                self.check_drop(at, partition)?;
+                self.shells[at].drop_partition(partition);
+            }
+            Effect::MembersChanged => self.meet_members(at),
+            Effect::Refused(_) if self.nodes[self.node_of(at)].goes => {
+                self.note(None, || format!("core {at} is refused"));
+            }
             Effect::Refused(refusal) => {
                 let detail = format!("core {at} is refused: {refusal}");
                 return Err(self.fail("P10 membership", detail));
@@ -511,7 +572,8 @@ impl World {
     fn send_request(&mut self, client: usize) {
         let Some(operation) = self.clients[client].operation() else { return };
         let asked = &self.ledger.operations[operation];
-        let owners = self.settings.ring.primaries(self.settings.ring.partition(asked.key.name()));
+        let ring = self.ring();
+        let owners = ring.primaries(ring.partition(asked.key.name()));
         let random = &mut self.clients[client].random;
         // Most know the owners; some ask anybody.
         let to = if random.permille(800) {
@@ -529,8 +591,9 @@ impl World {
         let mut bytes = Vec::new();
         frame::encode(&message, &mut bytes).expect("a client's request is within its bounds");
         let frame: Rc<[u8]> = bytes.into();
+        let lag = self.shells[self.shell_of(to)].lag;
         for when in self.network.arrivals(Path::Client, self.now) {
-            self.at(when, Event::Ask { client, to, frame: frame.clone() });
+            self.at(when + lag, Event::Ask { client, to, frame: frame.clone() });
         }
         self.at(self.now + timeout + timeout / 2, Event::GiveUp { client, request });
     }
@@ -620,6 +683,25 @@ impl World {
 
     fn fail(&self, property: &'static str, detail: String) -> Violation {
         Violation { property, key: None, detail }
+    }
+}
+
+impl Node {
+    fn new(id: NodeId, identity: NodeIdentity, cores: u16, shells: &mut Vec<Shell>, random: &mut Random) -> Self {
+        let first = shells.len();
+        for core in 0..cores {
+            shells.push(Shell::new(Endpoint::new(id, CoreId(core)), random, Timing::default()));
+        }
+        Self {
+            id,
+            shells: first..shells.len(),
+            clock: Clock::new(random.range(0..1 << 50), random.range(0..2_000) as i64 - 1_000),
+            paused_until: None,
+            identity,
+            fate: Fate::Belongs,
+            goes: false,
+            stays_down: false,
+        }
     }
 }
 

@@ -1,16 +1,28 @@
-//! Real processes on the loopback: what a user starts, kills and feeds with rubbish.
+//! Real processes: what a user starts, kills and feeds with rubbish, on the loopback and on hosts in networks of their own.
 //!
 //! The rule: every test has addresses and a directory of its own, and takes its processes with it, however it ends. It
 //! waits for what it needs to see, with a deadline, never for a while.
 //!
-//! Not here: faults in the network and on the disk, which the simulator draws (`integration`).
+//! Where a test repeats something, an environment variable makes it many times: `QUORATE_KILLS`, `QUORATE_POWER_CUTS`,
+//! `QUORATE_FLIPS`.
+//!
+//! Not here: faults in all their combinations, which the simulator draws (`integration`).
 
 mod processes {
+    mod apart;
+    mod away;
     mod bad_input;
     mod cluster;
+    mod crashes;
     mod dev;
+    mod disks;
+    mod filesystem;
+    mod flips;
     mod harness;
-    mod kills;
+    mod hosts;
+    mod load;
+    mod repair;
+    mod splits;
     mod start;
     mod talk;
 }

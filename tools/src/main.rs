@@ -10,15 +10,20 @@ mod config_file;
 mod data;
 mod dev;
 mod failure;
+mod hints;
 mod nodes;
 mod pid_file;
 mod ports;
 mod probe;
 mod rehome;
+mod repair;
 mod resp;
+mod ring;
+mod roots;
 mod serve;
 mod sim;
 mod status;
+mod table;
 
 use std::process::ExitCode;
 
@@ -38,6 +43,9 @@ enum Command {
     Serve(serve::Args),
     Rehome(rehome::Args),
     Status(status::Args),
+    Ring(ring::Args),
+    Hints(hints::Args),
+    Repair(repair::Args),
     Get(data::GetArgs),
     Put(data::PutArgs),
     Del(data::DelArgs),
@@ -51,6 +59,9 @@ fn main() -> ExitCode {
         Command::Serve(args) => serve::run(&args),
         Command::Rehome(args) => rehome::run(&args),
         Command::Status(args) => status::run(&args),
+        Command::Ring(args) => ring::run(&args),
+        Command::Hints(args) => hints::run(&args),
+        Command::Repair(args) => repair::run(&args),
         Command::Get(args) => data::get(&args),
         Command::Put(args) => data::put(&args),
         Command::Del(args) => data::del(&args),

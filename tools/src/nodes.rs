@@ -1,15 +1,27 @@
-//! `--node`: where a command finds the cluster.
+//! `--node`: where a command finds the cluster; and how it asks all cores of it.
 //!
-//! The rule: any node will do, since each knows the others.
+//! The rule: any node will do, since each knows the others. All cores are asked at once, so that a few silent ones do not
+//! add up; one that does not answer says why, and is no failure of the others.
 
 use std::{
-    net::{SocketAddr, ToSocketAddrs},
+    net::{IpAddr, SocketAddr, ToSocketAddrs},
+    thread,
     time::Duration,
 };
 
-use quorate_net::client::{Client, ClientError, ClientOptions};
+use quorate_net::{
+    client::{Client, ClientError, ClientOptions},
+    message::MappedNode,
+};
+use serde_json::Value;
 
-use crate::failure::{Failure, failed};
+use crate::{
+    failure::{Failure, failed},
+    resp,
+};
+
+/// A core that takes longer to answer an operator is told as silent.
+const ANSWER_MAX: Duration = Duration::from_secs(2);
 
 const PORT: u16 = 7400;
 
@@ -40,6 +52,64 @@ impl Seeds {
             other => failed(other.to_string()),
         })
     }
+}
+
+/// A node, and what each of its cores answered, or why it did not.
+#[derive(Clone, Debug)]
+pub(crate) struct Answered<T> {
+    pub(crate) node: MappedNode,
+    pub(crate) cores: Vec<Result<T, String>>,
+}
+
+impl<T> Answered<T> {
+    /// What was answered.
+    pub(crate) fn answers(&self) -> impl Iterator<Item = &T> {
+        self.cores.iter().flatten()
+    }
+
+    /// The cores that did not answer, and why.
+    pub(crate) fn silent(&self) -> impl Iterator<Item = (usize, &str)> {
+        self.cores.iter().enumerate().filter_map(|(core, answer)| Some((core, answer.as_ref().err()?.as_str())))
+    }
+}
+
+/// Asks every core of these nodes, all at once.
+pub(crate) fn ask_cores<T: Send>(
+    nodes: &[MappedNode],
+    ask: impl Fn(&MappedNode, u16) -> Result<T, String> + Sync,
+) -> Vec<Answered<T>> {
+    thread::scope(|scope| {
+        let ask = &ask;
+        let begin = |node| move |core| scope.spawn(move || ask(node, core));
+        let asked: Vec<Vec<_>> = nodes.iter().map(|node| (0..node.cores).map(begin(node)).collect()).collect();
+        let join = |thread: thread::ScopedJoinHandle<'_, _>| thread.join().expect("asking does not panic");
+        let answered = |(node, cores): (&MappedNode, Vec<_>)| Answered {
+            node: node.clone(),
+            cores: cores.into_iter().map(join).collect(),
+        };
+        nodes.iter().zip(asked).map(answered).collect()
+    })
+}
+
+/// The text that one core answers to a command.
+pub(crate) fn ask_core(node: &MappedNode, core: u16, command: &[&[u8]]) -> Result<String, String> {
+    let address: IpAddr = node.address.parse().map_err(|_| format!("`{}` is no address", node.address))?;
+    let port = node.core_port.checked_add(core).ok_or("there is no such port")?;
+    let answer = resp::ask(SocketAddr::new(address, port), command, ANSWER_MAX);
+    let text = answer.map_err(|error| error.to_string())?;
+    Ok(String::from_utf8_lossy(&text).into_owned())
+}
+
+/// What one core answers to `QUORATE …`.
+pub(crate) fn inquire(node: &MappedNode, core: u16, words: &[&[u8]]) -> Result<Value, String> {
+    let command: Vec<&[u8]> = [b"QUORATE".as_slice()].iter().chain(words).copied().collect();
+    let text = ask_core(node, core, &command)?;
+    serde_json::from_str(&text).map_err(|error| format!("answered no JSON: {error}"))
+}
+
+/// A number of an answer; 0 when it is not there, as in one of another version.
+pub(crate) fn number(answer: &Value, name: &str) -> u64 {
+    answer[name].as_u64().unwrap_or(0)
 }
 
 fn resolve(node: &str) -> Result<Vec<SocketAddr>, Failure> {

@@ -13,7 +13,7 @@ use std::{
 use quorate_net::resp::{Reply, ReplyLimits, ReplyScanner, write_command};
 
 /// No answer that is asked for here is longer.
-const REPLY_BYTES_MAX: usize = 1 << 20;
+const REPLY_BYTES_MAX: usize = 4 << 20;
 
 /// The text that the node at `address` answers to `command`.
 pub(crate) fn ask(address: SocketAddr, command: &[&[u8]], timeout: Duration) -> io::Result<Vec<u8>> {

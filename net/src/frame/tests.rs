@@ -116,6 +116,7 @@ fn any_message() -> impl Strategy<Value = Message> {
             to: endpoint(2),
             partitions: 1 << log,
             replicas: 3,
+            identity: crate::message::gossip::NodeIdentity(9),
         })),
         (any::<u64>(), any_operation()).prop_map(|(id, operation)| Message::Request(Request {
             id,

@@ -1,14 +1,18 @@
 //! What cores tell each other about who is alive and who belongs to the cluster (Dynamo 4.8, SWIM).
 //!
 //! The rule: every message is bounded, whoever made it; what has no bound of its own in its type is checked here before
-//! anyone looks at it. Liveness ([`Claim`]) says what answers now; belonging ([`NodeEntry`]) changes only by command.
+//! anyone looks at it. Liveness ([`Claim`]) says what answers now; belonging ([`NodeEntry`]) and the ring ([`RingBody`])
+//! change only by command.
 //!
-//! Not here: which claim or entry counts when two differ (`node/membership`).
+//! Not here: which claim, entry or ring counts when two differ (`node/membership`).
+
+mod ring;
 
 use std::{fmt, net::IpAddr};
 
 use rkyv::{Archive, Deserialize, Serialize};
 
+pub use self::ring::{ChangeBody, Confirmed, Machine, Places, RingBody, RingStamp, TABLE_BYTES_MAX, pack, unpack};
 use crate::{
     bounds::NODES_MAX,
     id::{Endpoint, NodeId},
@@ -32,6 +36,12 @@ pub const WEIGHT_THOUSANDTHS_MAX: u32 = 100_000;
 /// The highest version of an entry: the sum over all entries stays far below 2^64.
 pub const VERSION_MAX: u64 = 1 << 48;
 
+/// The most replicas of a partition.
+pub const REPLICAS_MAX: u8 = 7;
+
+/// The highest term of a ring, and the most pauses of one change.
+pub const TERM_MAX: u64 = 1 << 48;
+
 /// The most bytes that an entry takes in a message.
 const ENTRY_BYTES_MAX: usize = 192;
 
@@ -39,7 +49,8 @@ const ENTRY_BYTES_MAX: usize = 192;
 const CLAIM_BYTES_MAX: usize = 32;
 
 /// The most bytes in the payload of a gossip message.
-pub const GOSSIP_BYTES_MAX: usize = (1 << 10) + CLAIMS_MAX * CLAIM_BYTES_MAX + ENTRIES_MAX * ENTRY_BYTES_MAX;
+pub const GOSSIP_BYTES_MAX: usize =
+    (1 << 10) + CLAIMS_MAX * CLAIM_BYTES_MAX + ENTRIES_MAX * ENTRY_BYTES_MAX + ring::RING_BYTES_MAX;
 
 /// Which machine a node's id stands for: drawn once, kept with the node's data. Two with one id are told apart by it,
 /// and one that was removed is known again. Never 0.
@@ -63,6 +74,8 @@ pub struct Gossip {
     pub refutation: u32,
     /// The state of the cluster as the sender knows it.
     pub digest: Digest,
+    /// The tables that the sender goes by.
+    pub ring: RingStamp,
     /// News of who is alive, at most [`CLAIMS_MAX`].
     pub claims: Vec<Claim>,
     /// What the message is for.
@@ -94,18 +107,27 @@ pub enum GossipBody {
         /// The request's.
         sequence: u32,
     },
-    /// All that the sender knows of who belongs to the cluster.
-    State(Vec<NodeEntry>),
+    /// All that the sender knows of who belongs to the cluster, and who keeps what.
+    State(StateBody),
     /// The sender stops on purpose: nobody needs to find out that it is dead.
     Farewell,
+}
+
+/// A cluster's state: what travels, and what lies on disk.
+#[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
+pub struct StateBody {
+    /// All machines that ever belonged, by identity; at most [`ENTRIES_MAX`].
+    pub entries: Vec<NodeEntry>,
+    /// Who keeps what.
+    pub ring: RingBody,
 }
 
 /// Enough to see whether two know the same of who belongs to the cluster.
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
 pub struct Digest {
-    /// Grows with every change that one side makes; two sides that changed concurrently may have the same.
+    /// Never falls; two sides that changed concurrently may have the same.
     pub epoch: u64,
-    /// The stable hash of all entries: 64 bits, so two that differ have the same only by a miracle.
+    /// The stable hash of all entries and of the ring's state: 64 bits, so two that differ have the same only by a miracle.
     pub hash: u64,
 }
 
@@ -136,12 +158,14 @@ pub struct Claim {
 /// How a node belongs to the cluster.
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Status {
-    /// It asked to join, and owns nothing yet.
+    /// It asked to join, and is no part of the ring yet.
     Joining,
-    /// It owns its share of the ring.
+    /// It is part of the ring.
     Member,
-    /// It owns its share of the ring until that is transferred.
+    /// It is part of the ring until a change of the ring is finished, and hands its share over then.
     Leaving,
+    /// It is gone for good, and part of the ring until a change of the ring is finished. Nobody waits for it.
+    Removing,
     /// It does not belong any more, for ever.
     Removed,
 }
@@ -175,6 +199,8 @@ pub struct NodeEntry {
     pub rack: String,
     /// Its share of the data beside the other nodes', in thousandths.
     pub weight_thousandths: u32,
+    /// The node whose places in the ring it asked to take.
+    pub replaces: Option<NodeId>,
 }
 
 /// What of a gossip message is over its bound or makes no sense. Nothing was done with it.
@@ -193,6 +219,8 @@ pub enum GossipFault {
     /// An entry of this node holds what no configuration may hold: no core, a port out of range, an address that
     /// nobody can connect to, a rack or a weight or a version over its bound.
     Entry(NodeId),
+    /// A ring that contradicts itself: see [`RingBody`] for what must hold.
+    Ring,
 }
 
 impl fmt::Display for GossipFault {
@@ -204,6 +232,7 @@ impl fmt::Display for GossipFault {
             Self::Identity => f.write_str("a node without identity"),
             Self::Core(core) => write!(f, "core {core}, a node has at most {CORES_MAX}"),
             Self::Entry(id) => write!(f, "an entry of node {id} that no configuration allows"),
+            Self::Ring => f.write_str("a ring that contradicts itself"),
         }
     }
 }
@@ -219,14 +248,27 @@ pub fn check(gossip: &ArchivedGossip) -> Result<(), GossipFault> {
         return Err(GossipFault::Claims(gossip.claims.len()));
     }
     gossip.claims.iter().try_for_each(|claim| core(claim.endpoint.core.0.to_native()))?;
+    if gossip.ring.term.to_native() > TERM_MAX {
+        return Err(GossipFault::Ring);
+    }
     match &gossip.body {
         ArchivedGossipBody::PingFor { target, .. } => core(target.core.0.to_native()),
-        ArchivedGossipBody::State(entries) => check_entries(entries),
+        ArchivedGossipBody::State(state) => check_state(state),
         ArchivedGossipBody::Ping { .. }
         | ArchivedGossipBody::Ack { .. }
         | ArchivedGossipBody::AckFor { .. }
         | ArchivedGossipBody::Farewell => Ok(()),
     }
+}
+
+/// Whether all parts of a state that has a valid shape are within their bounds.
+///
+/// # Errors
+///
+/// The first part that is not.
+pub fn check_state(state: &ArchivedStateBody) -> Result<(), GossipFault> {
+    check_entries(&state.entries)?;
+    if state.ring.is_sound() { Ok(()) } else { Err(GossipFault::Ring) }
 }
 
 fn check_entries(entries: &[ArchivedNodeEntry]) -> Result<(), GossipFault> {

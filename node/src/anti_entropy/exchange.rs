@@ -46,6 +46,9 @@ pub(super) struct Exchange {
     number: u64,
     pub(super) partition: u16,
     pub(super) peer: Endpoint,
+    /// This core does not keep the partition: it takes nothing.
+    pub(super) gives_only: bool,
+    pub(super) begun: Instant,
     round: u32,
     stage: Stage,
     /// The level of the leaves: the same on both sides.
@@ -80,11 +83,19 @@ struct Difference {
 }
 
 impl Exchange {
-    pub(super) fn begin<T: Tree>(desk: &mut Desk<'_, T>, number: u64, peer: Endpoint, partition: u16) -> Self {
+    pub(super) fn begin<T: Tree>(
+        desk: &mut Desk<'_, T>,
+        number: u64,
+        peer: Endpoint,
+        partition: u16,
+        gives_only: bool,
+    ) -> Self {
         let mut exchange = Self {
             number,
             partition,
             peer,
+            gives_only,
+            begun: desk.now,
             round: 0,
             stage: Stage::Repair,
             leaf_level: 0,
@@ -239,7 +250,9 @@ impl Exchange {
         let from = self.differences.len() - versions.len();
         for (difference, &theirs) in self.differences.split_off(from).into_iter().zip(versions) {
             let mine = version(desk.tree, self.partition, difference.key);
-            if (mine, theirs) == (difference.mine, difference.theirs) {
+            if self.gives_only && mine == 0 {
+                desk.shared.statistics.passed += 1;
+            } else if (mine, theirs) == (difference.mine, difference.theirs) {
                 desk.shared.statistics.differences += 1;
                 self.repairs.add(difference);
             } else {

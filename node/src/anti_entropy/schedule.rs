@@ -1,6 +1,6 @@
 //! Which partition is compared with whom, and when.
 //!
-//! The rule: every partition is visited with every primary that comes after this core in its preference list: at the
+//! The rule: every partition is visited with everyone who keeps it and comes after this core in its list: at the
 //! start, since much may have happened meanwhile, and then once in an interval, evenly spread. A visit in a hurry comes
 //! before all others; a peer that is down is not visited.
 //!
@@ -45,8 +45,8 @@ enum Visit {
 
 impl Schedule {
     /// The visits of this ring. Those that were there before keep their time.
-    pub(super) fn set_ring(&mut self, now: Instant, settings: &Settings, ring: &Ring) {
-        let visits = visits(settings.me, ring);
+    pub(super) fn set_ring(&mut self, now: Instant, settings: &Settings, ring: &Ring, surplus: &BTreeSet<u16>) {
+        let visits = visits(settings.me, ring, surplus);
         let wanted: BTreeSet<_> = visits.iter().copied().collect();
         for (&endpoint, peer) in &mut self.peers {
             let gone = peer.visits.keys().copied().filter(|&partition| !wanted.contains(&(endpoint, partition)));
@@ -164,11 +164,16 @@ fn next_turn(now: Instant, settings: &Settings, turn: u64) -> Instant {
 }
 
 /// Whom this core visits about what.
-fn visits(me: Endpoint, ring: &Ring) -> Vec<(Endpoint, u16)> {
+fn visits(me: Endpoint, ring: &Ring, surplus: &BTreeSet<u16>) -> Vec<(Endpoint, u16)> {
     let after_me = |partition| {
-        let primaries = ring.primaries(partition);
-        let own = primaries.iter().position(|&primary| primary == me).unwrap_or(primaries.len());
-        primaries.iter().skip(own + 1).map(move |&peer| (peer, partition))
+        let own = ring.keepers(partition).position(|keeper| keeper == me);
+        let skip = match own {
+            Some(own) => own + 1,
+            // What is held of it is for all who keep it.
+            None if surplus.contains(&partition) => 0,
+            None => usize::MAX,
+        };
+        ring.keepers(partition).skip(skip).map(move |peer| (peer, partition))
     };
     (0..ring.partitions()).flat_map(after_me).collect()
 }

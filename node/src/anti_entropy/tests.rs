@@ -382,7 +382,9 @@ fn a_core_that_shares_nothing_gets_no_answer() {
     let store = world.nodes[node].store.clone();
     let core = &mut world.nodes[node].core;
     let root = |partition| message::Exchange { number: 1, round: 1, partition, step: Step::Root };
-    core.handle_exchange(now, endpoint(7), root(ask.partition), &store, &mut out);
+    // One that keeps nothing of it may give what it holds, and is given nothing.
+    let fetch = Step::Fetch { key: HashedKey { fingerprint: 1, tag: 1 }, known: 0 };
+    core.handle_exchange(now, endpoint(7), message::Exchange { step: fetch, ..root(ask.partition) }, &store, &mut out);
     core.handle_exchange(now, endpoint(1), root(64), &store, &mut out);
     core.handle_exchange(now, endpoint(0), root(ask.partition), &store, &mut out);
     assert_eq!((out, core.statistics().malformed), (vec![], 3));

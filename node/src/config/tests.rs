@@ -197,7 +197,7 @@ fn ranges_are_checked() {
         ("REST", "[limits]\nsiblings = 0", "must be from 1 to 1024"),
         ("REST", "[store]\nsegment = \"128MiB\"", "must be from 4MiB to 64MiB"),
         ("REST", "[store]\nsegment = \"4194305B\"", "must be a multiple of 128KiB"),
-        ("REST", "[store]\nsegment = \"32MiB\"", "must hold 3 of the largest objects"),
+        ("REST", "[store]\nsegment = \"16MiB\"", "must hold 3 of the largest objects"),
         ("REST", "[store]\nqueue = \"1MiB\"", "must hold the largest object"),
         ("REST", "[limits]\nobject = \"22MiB\"", "`segment` in [store] must hold 3 of the largest"),
         ("REST", "[limits]\nobject = \"20MiB\"", "`queue` in [store] must hold the largest object"),

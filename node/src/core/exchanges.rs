@@ -57,6 +57,12 @@ impl<D: Disk> Core<D> {
         self.perform_sends(actions, out);
     }
 
+    /// An operator wants this core's partitions, or one of them, compared with the other primaries now.
+    pub fn handle_repair(&mut self, now: Now, partition: Option<u16>, out: &mut Vec<Effect>) {
+        self.heal(partition);
+        self.settle(now, out);
+    }
+
     /// Some of this core's records were lost: those of a partition, or of any.
     pub(super) fn heal(&mut self, partition: Option<u16>) {
         let mut actions = Vec::new();
@@ -100,6 +106,7 @@ impl<D: Disk> Core<D> {
                 Action::Load { job, partition, key } => {
                     out.push(Effect::Fetch { job, log: LogId::Objects, partition, key });
                 }
+                Action::Compared { peer, partition, begun } => self.transfer.handle_compared(peer, partition, begun),
                 take @ Action::Take { .. } => self.exchange_actions.push_back(take),
             }
         }

@@ -21,6 +21,9 @@ use crate::{
 /// A request is forwarded at most this often: once to a node of the key's, with room for nodes that do not agree.
 const HOPS_MAX: u8 = 3;
 
+/// Somebody may have done it.
+const MAYBE_DONE: Failure = Failure::Timeout { acks: 0, needed: 1 };
+
 /// A request that others work on.
 pub(super) struct Forward {
     pub(super) reply_to: ReplyTo,
@@ -31,8 +34,6 @@ pub(super) struct Forward {
     pub(super) asked: Vec<Endpoint>,
     /// Those of them that said that they failed, or that cannot be reached.
     failed: Vec<Endpoint>,
-    /// What the last of those said.
-    failure: Failure,
 }
 
 impl<D: Disk> Core<D> {
@@ -74,16 +75,8 @@ impl<D: Disk> Core<D> {
         };
         self.statistics.forwarded += 1;
         request.hops += 1;
-        let failure = Failure::Timeout { acks: 0, needed: 1 };
-        let forward = Forward {
-            reply_to,
-            deadline,
-            partition,
-            request,
-            asked: Vec::with_capacity(1),
-            failed: Vec::new(),
-            failure,
-        };
+        let forward =
+            Forward { reply_to, deadline, partition, request, asked: Vec::with_capacity(1), failed: Vec::new() };
         let number = self.begin(now, deadline, Underway::Forward(Box::new(forward)));
         self.forward_to(now, number, to, out);
     }
@@ -112,9 +105,9 @@ impl<D: Disk> Core<D> {
             // Somebody may still answer.
             None if forward.failed.len() < forward.asked.len() => {}
             None => {
-                let (reply_to, failure) = (forward.reply_to, forward.failure.clone());
+                let reply_to = forward.reply_to;
                 self.operations.remove(&number);
-                self.fail(reply_to, failure, out);
+                self.fail(reply_to, MAYBE_DONE, out);
             }
         }
     }
@@ -126,7 +119,6 @@ impl<D: Disk> Core<D> {
             && !forward.failed.contains(&peer)
         {
             forward.failed.push(peer);
-            forward.failure = Failure::Timeout { acks: 0, needed: 1 };
             self.forward_again(now, number, out);
         }
     }
@@ -142,17 +134,18 @@ impl<D: Disk> Core<D> {
             self.statistics.malformed += 1;
             return;
         };
-        if let Outcome::Failed(failure) = &reply.outcome
-            && forward.asked.len() > 1
-        {
+        if matches!(reply.outcome, Outcome::Failed(_)) && forward.asked.len() > 1 {
             // Another one may have done it, or still do it.
             if !forward.failed.contains(&from) {
                 forward.failed.push(from);
             }
-            forward.failure = failure.clone();
+            // What this one says of itself says nothing of what another one may have done.
             if forward.failed.len() < forward.asked.len() {
                 return;
             }
+            let reply_to = forward.reply_to;
+            self.operations.remove(&number);
+            return self.fail(reply_to, MAYBE_DONE, out);
         }
         let reply_to = forward.reply_to;
         self.operations.remove(&number);

@@ -50,9 +50,10 @@ impl<D: Disk> Core<D> {
         let owns = self.owns(partition);
         let voters: Vec<Voter> = Voter::owners(&self.ring, partition).collect();
         let fallbacks = self.fallbacks(partition, get.consistency);
+        let unreachable = self.unreachable(&voters, fallbacks.len(), needed);
         let mut coordinator = GetCoordinator::new(reply_to, me, needed, &voters, fallbacks);
-        for down in voters.iter().filter(|voter| self.down.contains(&voter.endpoint)) {
-            coordinator.handle_probed(down.endpoint, Theirs::Unknown);
+        for &endpoint in &unreachable {
+            coordinator.handle_probed(endpoint, Theirs::Unknown);
         }
         let log = self.log_of(partition);
         let (local, pending) = self.local(log, partition, get.key.encoded(), None);
@@ -60,7 +61,7 @@ impl<D: Disk> Core<D> {
         let known = local.version;
         let get = Get { coordinator, deadline, partition, known, key: get.key };
         let operation = self.begin(now, deadline, Underway::Get(Box::new(get)));
-        for voter in voters.iter().filter(|voter| voter.endpoint != me && !self.down.contains(&voter.endpoint)) {
+        for voter in voters.iter().filter(|voter| voter.endpoint != me && !unreachable.contains(&voter.endpoint)) {
             out.push(probe(now, voter.endpoint, operation, deadline, partition, known, &key));
         }
         if local.is_absent() {

@@ -2,7 +2,7 @@
 //!
 //! Not here: the gossip itself (`membership`).
 
-use std::rc::Rc;
+use std::{rc::Rc, time::Duration};
 
 use quorate_engine::disk::Disk;
 use quorate_net::{
@@ -18,10 +18,24 @@ use crate::{
     clock::Now,
     effect::Effect,
     membership::{Contact, Membership, MembershipEffect, state::ClusterState},
-    ring::{Ring, RingError},
+    ring::Ring,
 };
 
+/// More messages than this are not held back; gossip may be lost.
+const HELD_MAX: usize = 1024;
+
+/// How long to wait before a disk that refused the state is asked again.
+const STORE_RETRY: Duration = Duration::from_millis(200);
+
 impl<D: Disk> Core<D> {
+    pub(super) fn store_state_again(&mut self, now: Now, out: &mut Vec<Effect>) {
+        if self.store_again.is_some_and(|at| at <= now.instant) {
+            self.store_again = None;
+            self.storing_states += 1;
+            out.push(Effect::StoreState(self.membership.state().encode()));
+        }
+    }
+
     /// Another core gossips.
     pub(super) fn gossiped(&mut self, now: Now, from: Endpoint, gossip: &ArchivedGossip, out: &mut Vec<Effect>) {
         match rkyv::deserialize::<Gossip, rkyv::rancor::Error>(gossip) {
@@ -51,16 +65,22 @@ impl<D: Disk> Core<D> {
         self.drive_membership(now, out, |members, effects| members.handle_stop(effects));
     }
 
-    fn drive_membership(
+    pub(super) fn drive_membership<T>(
         &mut self,
         now: Now,
         out: &mut Vec<Effect>,
-        event: impl FnOnce(&mut Membership, &mut Vec<MembershipEffect>),
-    ) {
+        event: impl FnOnce(&mut Membership, &mut Vec<MembershipEffect>) -> T,
+    ) -> T {
         let mut effects = Vec::new();
-        event(&mut self.membership, &mut effects);
+        let result = event(&mut self.membership, &mut effects);
         for effect in effects {
             match effect {
+                // What is sent may tell of a change that this core made: nobody shall know of it before this core does for good.
+                MembershipEffect::Send { to, gossip } if self.storing_states > 0 || self.store_again.is_some() => {
+                    if self.held_gossip.len() < HELD_MAX {
+                        self.held_gossip.push((to, gossip));
+                    }
+                }
                 MembershipEffect::Send { to, gossip } => {
                     out.push(Effect::Send { to, message: Message::Gossip(gossip) });
                 }
@@ -69,26 +89,74 @@ impl<D: Disk> Core<D> {
                 MembershipEffect::Refused(refusal) => out.push(Effect::Refused(refusal)),
             }
         }
+        result
     }
 
     /// Who belongs has changed, so the ring may have.
     fn state_changed(&mut self, now: Now, out: &mut Vec<Effect>) {
         let state = self.membership.state();
         self.down.retain(|&peer| state.has(peer));
-        // Those who belong always make a ring: a state without a member changes nothing here.
-        if let Ok(ring) = ring_of(&self.settings, state) {
+        self.storing_states += 1;
+        out.push(Effect::StoreState(state.encode()));
+        let stamp = state.stamp();
+        if stamp != self.ring_stamp {
+            self.ring_stamp = stamp;
+            let me = self.settings.me;
+            let kept = |ring: &Ring| -> Vec<u16> {
+                (0..ring.partitions()).filter(|&partition| ring.keepers(partition).any(|keeper| keeper == me)).collect()
+            };
+            let ring = ring_of(&self.settings, state);
+            let moved = kept(&ring) != kept(&self.ring);
             self.ring = Rc::new(ring);
+            if moved {
+                // In one log or the other there may be dots of this core's actor that the one of now does not hold.
+                self.renew_actor(out);
+            }
         }
-        let ring = self.ring.clone();
+        self.follow_ring(now, out);
+        out.push(Effect::MembersChanged);
+    }
+
+    /// The ring may have changed, or what is held.
+    pub(super) fn follow_ring(&mut self, now: Now, out: &mut Vec<Effect>) {
+        let surplus = self.surplus();
+        self.transfer.handle_state(now.instant, self.membership.state(), &self.ring, &surplus);
+        let ring = self.ring_of_living();
         self.hand_off(now, out, |handoff, tree, actions| handoff.handle_ring(now.instant, ring, tree, actions));
         let ring = self.ring.clone();
-        self.exchange(now, out, |exchanges, _, actions| exchanges.handle_ring(now.instant, ring, actions));
-        out.push(Effect::MembersChanged);
+        self.exchange(now, out, |exchanges, _, actions| exchanges.handle_ring(now.instant, ring, surplus, actions));
+    }
+
+    /// Whom hints are owed to. While the ring changes because somebody was given up by its operator, they are owed to those who
+    /// are to keep the partition as well, and not to who was given up: whoever holds some could not leave before it is gone.
+    fn ring_of_living(&self) -> Rc<Ring> {
+        let state = self.membership.state();
+        let gone = |id| state.node(id).is_some_and(|node| node.status == Status::Removing);
+        let (Some(table), Some(change)) = (state.ring_state().table(), state.ring_state().change()) else {
+            return self.ring.clone();
+        };
+        if !state.nodes().any(|node| gone(node.id)) {
+            return self.ring.clone();
+        }
+        let members = self.ring.members().iter().filter(|member| !gone(member.node.id)).cloned().collect();
+        Rc::new(Ring::of(table, Some(&change.next), members).with_all_keepers())
+    }
+
+    /// A state that [`Effect::StoreState`] brought is on disk; or it is not, and then this core does not speak until one is
+    /// that came later: what it said could be something else after its next start. A disk that was full has room again.
+    pub fn handle_state_stored(&mut self, now: Now, stored: bool, out: &mut Vec<Effect>) {
+        self.storing_states -= 1;
+        // Each state is the whole: the last one counts.
+        self.store_again = (!stored).then(|| now.instant + STORE_RETRY);
+        if self.storing_states == 0 && stored {
+            let held = std::mem::take(&mut self.held_gossip);
+            out.extend(held.into_iter().map(|(to, gossip)| Effect::Send { to, message: Message::Gossip(gossip) }));
+        }
+        self.settle(now, out);
     }
 }
 
-/// The ring that a state makes.
-pub(super) fn ring_of(settings: &Settings, state: &ClusterState) -> Result<Ring, RingError> {
-    let owns = |status| matches!(status, Status::Member | Status::Leaving);
-    Ring::new(settings.partitions, settings.replicas, state.members(owns))
+/// The ring that a state makes; nobody keeps anything as long as it knows none.
+pub(super) fn ring_of(settings: &Settings, state: &ClusterState) -> Ring {
+    state.ring().unwrap_or_else(|| Ring::empty(settings.partitions, settings.replicas))
 }

@@ -210,6 +210,7 @@ impl<D: Disk> Core<D> {
         let (me, durability, consistency) = (self.settings.me, job.put.durability, job.put.consistency);
         let voters = self.voters(job.partition);
         let fallbacks = self.fallbacks(job.partition, consistency);
+        let unreachable = self.unreachable(&voters, fallbacks.len(), quorum);
         let FanOut { base, body, context, replaced, pending } = fan_out;
         let outcome = (context, replaced);
         let mut coordinator = PutCoordinator::new(job.reply_to, me, durability, quorum, &voters, fallbacks, outcome);
@@ -217,8 +218,8 @@ impl<D: Disk> Core<D> {
         if pending.is_none() {
             coordinator.handle_own(true);
         }
-        for down in voters.iter().filter(|voter| self.down.contains(&voter.endpoint)) {
-            coordinator.handle_unreachable(down.endpoint);
+        for &endpoint in &unreachable {
+            coordinator.handle_unreachable(endpoint);
         }
         let put = Underway {
             coordinator,
@@ -229,7 +230,7 @@ impl<D: Disk> Core<D> {
             key: job.put.key.clone(),
             body,
         };
-        let up = voters.iter().filter(|voter| voter.endpoint != me && !self.down.contains(&voter.endpoint));
+        let up = voters.iter().filter(|voter| voter.endpoint != me && !unreachable.contains(&voter.endpoint));
         let sends: Vec<_> = up.map(|voter| (voter.endpoint, None)).collect();
         let operation = self.begin(now, job.deadline, super::Underway::Put(Box::new(put)));
         self.send_put(now, operation, sends, out);

@@ -241,6 +241,9 @@ impl<D: Disk> Core<D> {
         if !ours {
             return Some(ReplicaOutcome::NotOwner);
         }
+        if self.transfer.is_dropping(incoming.partition) {
+            return Some(ReplicaOutcome::Overloaded);
+        }
         // Anti-entropy has bounds of its own.
         let bounded = matches!(incoming.sender, Sender::Coordinator { .. });
         if bounded && self.is_full() {

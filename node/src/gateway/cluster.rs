@@ -39,7 +39,7 @@ pub(super) fn cluster(_: &mut Client, command: Command<'_>, node: &dyn NodeView,
         Err(refusal) => writer.error(&refusal),
         Ok("keyslot") => writer.integer(i64::from(slot::slot(argument(command, 2)))),
         Ok("myid" | "myshardid") => writer.bulk(core_id(node.cluster_id(), own, core).as_bytes()),
-        Ok("info") => writer.verbatim(&info(node.map())),
+        Ok("info") => writer.verbatim(&info(&node.map())),
         Ok("slots") => write_slots(node, writer),
         Ok("shards") => write_shards(node, writer),
         Ok("nodes") => writer.verbatim(&nodes(node)),
@@ -83,7 +83,7 @@ fn ranges(map: &ClusterMap) -> Vec<Range> {
 
 fn write_slots(node: &dyn NodeView, writer: &mut Writer<'_>) {
     let map = node.map();
-    let ranges = ranges(map);
+    let ranges = ranges(&map);
     // There are as many ranges as partitions, and few owners: each is spelled once.
     let mut spelled = BTreeMap::<Owner, String>::new();
     writer.array(ranges.len());
@@ -96,7 +96,7 @@ fn write_slots(node: &dyn NodeView, writer: &mut Writer<'_>) {
                 spelled.entry((index, core)).or_insert_with(|| core_id(node.cluster_id(), map.nodes[index].id, core));
             writer.array(4);
             writer.bulk(map.nodes[index].address.as_bytes());
-            writer.integer(i64::from(core_port(map, index, core.0)));
+            writer.integer(i64::from(core_port(&map, index, core.0)));
             writer.bulk(id.as_bytes());
             writer.array(0);
         }
@@ -107,7 +107,7 @@ fn write_slots(node: &dyn NodeView, writer: &mut Writer<'_>) {
 fn write_shards(node: &dyn NodeView, writer: &mut Writer<'_>) {
     let map = node.map();
     let mut shards = BTreeMap::<Vec<Owner>, Vec<(u16, u16)>>::new();
-    for range in ranges(map) {
+    for range in ranges(&map) {
         shards.entry(range.owners).or_default().push((range.first, range.last));
     }
     writer.array(shards.len());
@@ -124,7 +124,7 @@ fn write_shards(node: &dyn NodeView, writer: &mut Writer<'_>) {
             writer.bulk(b"id");
             writer.bulk(core_id(node.cluster_id(), map.nodes[index].id, core).as_bytes());
             writer.bulk(b"port");
-            writer.integer(i64::from(core_port(map, index, core.0)));
+            writer.integer(i64::from(core_port(&map, index, core.0)));
             for key in [b"ip".as_slice(), b"endpoint"] {
                 writer.bulk(key);
                 writer.bulk(address);
@@ -142,7 +142,7 @@ fn write_shards(node: &dyn NodeView, writer: &mut Writer<'_>) {
 /// One line for each core: all are masters, of the slots whose first primary they are.
 fn nodes(node: &dyn NodeView) -> String {
     let map = node.map();
-    let ranges = ranges(map);
+    let ranges = ranges(&map);
     let mut text = String::new();
     for (index, mapped) in map.nodes.iter().enumerate() {
         for core in (0..mapped.cores).map(CoreId) {
@@ -152,7 +152,7 @@ fn nodes(node: &dyn NodeView) -> String {
                 "{} {}:{}@0 {myself}master - 0 0 1 connected",
                 core_id(node.cluster_id(), mapped.id, core),
                 mapped.address,
-                core_port(map, index, core.0),
+                core_port(&map, index, core.0),
             );
             let own = ranges.iter().filter(|range| range.owners.first() == Some(&(index, core)));
             for range in merged(own.map(|range| (range.first, range.last))) {

@@ -8,7 +8,7 @@
 use quorate_net::resp::{Command, Writer};
 
 use super::{
-    GatewayLimits, NodeView,
+    GatewayLimits, NodeView, admin,
     client::{self, Client},
     cluster,
     data::{self, Planned},
@@ -116,6 +116,7 @@ pub(super) const COMMANDS: &[Spec] = &[
     plain("ping", -1, CONNECTION, "connection", client::ping, "Returns PONG, or its argument"),
     web("post"),
     plain("quit", -1, CONNECTION, "connection", client::quit, "Ends the connection"),
+    plain("quorate", -2, ADMIN, "server", admin::quorate, "A container for what operators ask of this very core"),
     plain("randomkey", 1, READ, "generic", server::refuse_scan, "Not supported"),
     plain("readonly", 1, CONNECTION, "cluster", server::ok, "Does nothing: any node serves any key"),
     plain("readwrite", 1, CONNECTION, "cluster", server::ok, "Does nothing: any node serves any key"),

@@ -8,12 +8,13 @@ use quorate_net::{
     resp::{Reply, ReplyLimits, ReplyScanner, write_command},
     transport::{Next, Taken},
 };
+use serde_json::json;
 
 use super::*;
 
 /// Two nodes of two cores, four partitions, two replicas.
 struct Node {
-    map: ClusterMap,
+    map: Rc<ClusterMap>,
     now: Duration,
 }
 
@@ -32,7 +33,7 @@ impl Node {
             preference: vec![vec![0, 1], vec![0, 1], vec![1, 0], vec![0, 1]],
             spread: vec![0, 0, 1 << 31, 1 << 31],
         };
-        Self { map, now: Duration::from_micros(1_700_000_000_000_007) }
+        Self { map: Rc::new(map), now: Duration::from_micros(1_700_000_000_000_007) }
     }
 }
 
@@ -43,8 +44,8 @@ impl NodeView for Node {
     fn cluster_id(&self) -> u64 {
         0xabc
     }
-    fn map(&self) -> &ClusterMap {
-        &self.map
+    fn map(&self) -> Rc<ClusterMap> {
+        self.map.clone()
     }
     fn now_unix(&self) -> Duration {
         self.now
@@ -57,6 +58,9 @@ impl NodeView for Node {
     }
     fn figures(&self) -> Vec<(&'static str, u64)> {
         vec![("store_commits", 7)]
+    }
+    fn inquire(&self, inquiry: Inquiry) -> Value {
+        json!({"asked": format!("{inquiry:?}")})
     }
 
     fn other_clients(&self) -> Vec<String> {
@@ -485,6 +489,37 @@ fn server_commands() {
     ] {
         assert!(harness.run(line).contains(part), "{line}");
     }
+}
+
+#[test]
+fn operators_are_answered_in_json() {
+    let known = "There are: EXCHANGES, HELP, HINTS, MEMBERS, REPAIR, ROOTS";
+    let mut harness = check(&[
+        ("QUORATE", "-ERR wrong number of arguments for 'quorate' command"),
+        ("QUORATE FOO", &format!("-ERR unknown subcommand 'FOO'. Try QUORATE HELP. {known}")),
+        ("QUORATE CLUSTER", &format!("-ERR unknown subcommand 'CLUSTER'. Try QUORATE HELP. {known}")),
+        ("QUORATE REPAIR 4", "-ERR the partition must be a number from 0 to 3; nothing was done"),
+        ("QUORATE REPAIR -1", "-ERR the partition must be a number from 0 to 3; nothing was done"),
+        ("QUORATE REPAIR x", "-ERR the partition must be a number from 0 to 3; nothing was done"),
+        ("QUORATE REPAIR 1 2", "-ERR wrong number of arguments for 'quorate|repair' command"),
+    ]);
+    for refused in ["QUORATE ROOTS 1", "quorate hints x"] {
+        assert!(harness.run(refused).starts_with("-ERR wrong number of arguments for 'quorate|"), "{refused}");
+    }
+    for (line, asked) in [
+        ("QUORATE ROOTS", Inquiry::Roots),
+        ("quorate hints", Inquiry::Hints),
+        ("QUORATE EXCHANGES", Inquiry::Exchanges),
+        ("QUORATE MEMBERS", Inquiry::Members),
+        ("QUORATE REPAIR", Inquiry::Repair(None)),
+        ("QUORATE REPAIR 3", Inquiry::Repair(Some(3))),
+    ] {
+        let reply = harness.run(line);
+        let Reply::Bulk(text) = Reply::parse(reply.as_bytes()) else { panic!("{line}: {reply}") };
+        let value: Value = serde_json::from_slice(text).unwrap();
+        assert_eq!(value, harness.node.inquire(asked), "{line}");
+    }
+    assert!(harness.run("QUORATE HELP").contains("ROOTS"));
 }
 
 #[test]

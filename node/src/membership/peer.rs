@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use quorate_net::{
     id::Endpoint,
-    message::gossip::{Claim, Liveness},
+    message::gossip::{Claim, Liveness, RingStamp},
 };
 
 use super::config::GossipConfig;
@@ -24,6 +24,8 @@ pub(super) struct Peer {
     pub(super) behind: bool,
     /// When the suspect is taken for dead.
     pub(super) suspected_until: Option<Instant>,
+    /// In which of its lives it last spoke, and which tables it went by.
+    pub(super) stamp: Option<(u64, RingStamp)>,
     /// When it was last sent the whole state, and which.
     pub(super) state_sent: Option<(Instant, u64)>,
     /// When it was last told out of turn what is said of it.
@@ -44,6 +46,7 @@ impl Peer {
         Self {
             claim: Claim { endpoint, incarnation: 0, refutation: 0, liveness: Liveness::Alive },
             behind: false,
+            stamp: None,
             suspected_until: None,
             state_sent: None,
             told: None,

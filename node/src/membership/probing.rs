@@ -170,7 +170,9 @@ impl Membership {
         let avoided = self.peers.iter().filter(returning).map(|(&endpoint, _)| endpoint).collect();
         let mut asked = self.random.choose(dead, 1);
         asked.extend(self.random.choose(avoided, AVOIDED_ASKED_MAX));
-        if self.living().iter().all(|other| other.node == self.me.node) {
+        // Several that join at once may have heard of each other alone.
+        let knows_no_ring = self.state.stamp().term == 0;
+        if knows_no_ring || self.living().iter().all(|other| other.node == self.me.node) {
             let seeds = self.seeds.clone();
             asked.extend(self.random.choose(seeds, 1));
         }

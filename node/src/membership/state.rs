@@ -1,34 +1,73 @@
-//! Who belongs to the cluster, as it travels with the gossip.
+//! Who belongs to the cluster and who keeps what, as it travels with the gossip.
 //!
 //! The rule: two states that differ, however they came to differ, reconcile into one: whoever takes in what, in whatever order
 //! and how often, ends with the same. Of one machine's entry the higher version counts, of equal versions the greater
 //! content; but what was removed stays removed, whatever its version. An entry is never forgotten. The epoch of a node
-//! never falls.
+//! never falls. Of two rings one counts, whole ([`RingState`]).
 //!
 //! | change | from | to |
 //! |---|---|---|
 //! | join | nothing | joining |
-//! | admit | joining | member |
 //! | leave | member | leaving |
-//! | stay | leaving | member |
-//! | remove | any | removed |
+//! | remove | member, leaving | removing: nobody waits for it |
+//! | remove | joining | removed |
+//! | stay | leaving, removing | member |
+//! | replace | joining, and a member | joining in its place, and leaving |
+//! | commit | what is staged | a next table beside the one in force |
+//! | abort | a next table | none; what was staged stays so |
+//! | finish | a next table that all who gain have confirmed | in force; joining: member; leaving, removing: removed |
 //!
-//! Pure. Not here: how a state reaches the others (`membership`), which partitions a member owns (`ring`), the cluster's
-//! name, N and Q, which are fixed: a peer with others is refused before it can say anything.
+//! # Two operators on the two sides of a split
+//!
+//! Both may commit, abort and finish, and one of the rings counts in the end. No data is dropped by it, because its owner
+//! drops a partition only if all of this holds:
+//!
+//! - no change is under way, and the table in force does not name this node;
+//! - every core of every node that is joining, a member or leaving has shown that it goes by these very tables
+//!   (`Membership::all_know_ring`). Across a split none can, so neither side drops anything until both agree; a node that
+//!   is removing does not count, since its operator said that it will never speak again;
+//! - the table names no machine that does not belong (the same question says no as long as it does). Such a table comes
+//!   about when one side removed a machine that the other side's ring still counts on: its places stay empty, a plan
+//!   fills them;
+//! - and the partition was compared with the primaries of that table, which have all that this node has. This the state
+//!   cannot know: a write that one side acknowledged may lie on those alone whom only that side's ring named, when the
+//!   other side's ring is the one that counts.
+//!
+//! What wins: a removal over everything. A finish counts two terms, so that an abort at the same time does not undo what
+//! removed nodes for ever. Two machines let in under one node id: the one that the ring names which counts, else the one
+//! that was admitted first; the other is refused, and keeps what it has. A confirmation counts for the tables that it was
+//! made for and no others, since each commit has a term and tables of its own.
+//!
+//! Pure. Not here: how a state reaches the others (`membership`), how one table follows from another (`ring/table`), who
+//! transfers what, the cluster's name: a peer with another is refused before it can say anything.
 
-use std::{collections::BTreeMap, fmt, net::IpAddr};
+mod change;
+mod disk;
+mod plan;
+mod ring;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    net::IpAddr,
+};
 
 use quorate_net::{
-    bounds::NODES_MAX,
     id::{CoreId, Endpoint, NodeId},
     message::{
         MappedNode,
-        gossip::{Digest, ENTRIES_MAX, NodeEntry, NodeIdentity, Status, VERSION_MAX},
+        gossip::{Digest, ENTRIES_MAX, NodeEntry, NodeIdentity, RingStamp, StateBody, Status},
     },
 };
 use xxhash_rust::xxh3::{Xxh3, xxh3_128};
 
-use crate::ring::Member;
+pub use self::{
+    change::{Change, ChangeError},
+    disk::{STATE_BYTES_MAX, StateError},
+    plan::{Plan, PlanError, PlannedNode},
+    ring::{RingChange, RingState},
+};
+use crate::ring::{Member, Ring, RingError, Table, core_of};
 
 /// What a node is, apart from how it belongs.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -53,21 +92,6 @@ pub struct Description {
     pub rack: String,
     /// Its share of the data beside the other nodes', in thousandths.
     pub weight_thousandths: u32,
-}
-
-/// A change of one node's entry. Made on one node, it reaches the others by gossip.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Change {
-    /// A machine asks to join; one that is known already has moved, or changed its cores, rack or weight.
-    Join(Description),
-    /// A joining node owns its share from now on.
-    Admit(NodeId),
-    /// A member shall hand its share over.
-    Leave(NodeId),
-    /// A leaving member stays after all.
-    Stay(NodeId),
-    /// A node belongs no more, for ever.
-    Remove(NodeId),
 }
 
 /// Why a node's gossip is not listened to. Nothing of what it said was taken in.
@@ -102,42 +126,6 @@ impl fmt::Display for Refusal {
     }
 }
 
-/// Why a change was not made. The state is as it was.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum ChangeError {
-    /// The machine was removed, or its node id belongs to another one.
-    Refused(Refusal),
-    /// The machine is known by another node id.
-    OtherId(NodeId),
-    /// No node has this id.
-    Unknown(NodeId),
-    /// The node is not in the state that the change starts from.
-    Status(NodeId, Status),
-    /// There are as many nodes as there may be, or as many were removed as can be remembered.
-    TooMany,
-    /// The entry was changed more often than can be counted; it can still be removed.
-    Versions(NodeId),
-}
-
-impl fmt::Display for ChangeError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Refused(refusal) => write!(f, "{refusal}"),
-            Self::OtherId(id) => write!(f, "this machine is node {id} already; nothing was changed"),
-            Self::Unknown(id) => write!(f, "the cluster has no node {id}; nothing was changed"),
-            Self::Status(id, status) => write!(f, "node {id} is {}; nothing was changed", word(*status)),
-            Self::TooMany => write!(
-                f,
-                "a cluster has at most {NODES_MAX} nodes, and remembers at most {ENTRIES_MAX} with those that were \
-                 removed; nothing was changed"
-            ),
-            Self::Versions(id) => write!(f, "node {id} was changed too often; nothing was changed: remove it"),
-        }
-    }
-}
-
-impl std::error::Error for ChangeError {}
-
 /// The word for a status that people read.
 #[must_use]
 pub fn word(status: Status) -> &'static str {
@@ -145,13 +133,37 @@ pub fn word(status: Status) -> &'static str {
         Status::Joining => "joining",
         Status::Member => "a member",
         Status::Leaving => "leaving",
+        Status::Removing => "about to be removed",
         Status::Removed => "removed",
     }
 }
 
-/// Two states know more machines together than can be remembered. Neither changed.
+/// Why a state was not taken in. Nothing of it was.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct TooManyEntries;
+pub enum ReconcileError {
+    /// Two states know more machines together than can be remembered.
+    TooManyEntries,
+    /// The rings differ in Q or N: they are of two clusters.
+    OtherRing,
+}
+
+impl fmt::Display for ReconcileError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooManyEntries => write!(
+                f,
+                "together there would be more than {ENTRIES_MAX} nodes with those that were removed; nothing was changed: \
+                 begin a new cluster for more"
+            ),
+            Self::OtherRing => f.write_str(
+                "the other ring has another number of partitions or replicas, nothing was changed: give the node the \
+                 cluster's configuration",
+            ),
+        }
+    }
+}
+
+impl std::error::Error for ReconcileError {}
 
 /// How a machine stands that says something.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -170,6 +182,7 @@ pub struct ClusterState {
     entries: BTreeMap<NodeIdentity, NodeEntry>,
     /// Who keeps each id; follows from `entries`.
     holders: BTreeMap<NodeId, NodeIdentity>,
+    ring: RingState,
     digest: Digest,
 }
 
@@ -182,13 +195,20 @@ pub fn founding_identity(cluster: &str, id: NodeId) -> NodeIdentity {
 }
 
 impl ClusterState {
-    /// The state of a cluster that begins with these members.
-    #[must_use]
-    pub fn founded(members: Vec<Description>) -> Self {
+    /// The state of a cluster of Q partitions and N replicas that begins with these members.
+    ///
+    /// # Errors
+    ///
+    /// When they make no ring.
+    pub fn founded(partitions: u16, replicas: u8, members: Vec<Description>) -> Result<Self, RingError> {
         let entries: Vec<NodeEntry> = members.into_iter().map(|member| entry(member, Status::Member, 1, 1)).collect();
+        let ids: BTreeSet<NodeId> = entries.iter().map(|entry| entry.id).collect();
+        let table = Table::founded(partitions, replicas, &entries.iter().map(member).collect::<Vec<_>>())?;
+        assert_eq!(ids.len(), entries.len(), "the table would have been refused");
+        let ring = RingState::new(1, table, None, entries.iter().map(|entry| (entry.id, entry.identity)));
         let mut state = Self::default();
-        state.reconcile(&entries).expect("a configuration lists far fewer nodes");
-        state
+        state.reconcile(&entries, &ring).expect("a configuration lists far fewer nodes");
+        Ok(state)
     }
 
     /// All entries, those of removed machines among them, by identity.
@@ -227,18 +247,77 @@ impl ClusterState {
 
     /// What a ring of the nodes of these statuses is made of.
     pub fn members(&self, counts: impl Fn(Status) -> bool) -> Vec<Member> {
-        let member = |node: &NodeEntry| Member {
-            node: MappedNode {
-                id: node.id,
-                address: node.address.to_string(),
-                cores: node.cores,
-                port: node.port,
-                core_port: node.core_port,
-            },
-            rack: node.rack.clone(),
-            weight: f64::from(node.weight_thousandths) / 1000.0,
+        self.members_of(|node| counts(node.status))
+    }
+
+    fn members_of(&self, counts: impl Fn(&NodeEntry) -> bool) -> Vec<Member> {
+        self.nodes().filter(|node| counts(node)).map(member).collect()
+    }
+
+    /// The state of the ring.
+    #[must_use]
+    pub fn ring_state(&self) -> &RingState {
+        &self.ring
+    }
+
+    /// Which tables this node goes by.
+    #[must_use]
+    pub fn stamp(&self) -> RingStamp {
+        self.ring.stamp()
+    }
+
+    /// The ring; none as long as no table is known. A node that asked to join is part of it once a table names it; a
+    /// machine whose id the tables give to another one is not.
+    #[must_use]
+    pub fn ring(&self) -> Option<Ring> {
+        let members = self.members_of(|node| match self.ring.machine(node.id) {
+            Some(machine) => machine == node.identity,
+            None => node.status != Status::Joining,
+        });
+        Some(Ring::of(self.ring.table()?, self.ring.change().map(|change| &change.next), members))
+    }
+
+    /// The node that the tables mean by an id, if it belongs.
+    fn named(&self, id: NodeId) -> Option<&NodeEntry> {
+        self.node(id).filter(|node| self.ring.machine(id) == Some(node.identity))
+    }
+
+    /// Whether all machines that the tables name belong.
+    #[must_use]
+    pub fn is_whole(&self) -> bool {
+        self.ring.machines().all(|(node, _)| self.named(node).is_some())
+    }
+
+    /// The cores that have something to do for the change that is under way, in order: those that get partitions, and those
+    /// of nodes that leave, which have to give away the hints that they hold.
+    fn movers(&self) -> BTreeSet<Endpoint> {
+        let (Some(table), Some(change)) = (self.ring.table(), self.ring.change()) else { return BTreeSet::new() };
+        let core = |of: crate::ring::Move| {
+            let cores = self.named(of.gains).map_or(1, |node| node.cores);
+            Endpoint::new(of.gains, core_of(of.partition, cores))
         };
-        self.nodes().filter(|node| counts(node.status)).map(member).collect()
+        let leave = self.nodes().filter(|node| node.status == Status::Leaving);
+        let leaving = leave.flat_map(|node| (0..node.cores).map(|core| Endpoint::new(node.id, CoreId(core))));
+        table.moves(&change.next).into_iter().map(core).chain(leaving).collect()
+    }
+
+    /// Whether a core has something to do for the change that is under way.
+    #[must_use]
+    pub fn is_mover(&self, endpoint: Endpoint) -> bool {
+        self.movers().contains(&endpoint)
+    }
+
+    /// The cores that have not done yet what they have to do for the change that is under way, in order.
+    #[must_use]
+    pub fn unconfirmed(&self) -> Vec<Endpoint> {
+        let Some(change) = self.ring.change() else { return Vec::new() };
+        self.movers().difference(&change.confirmed).copied().collect()
+    }
+
+    /// All that is known, as it travels and lies on disk.
+    #[must_use]
+    pub fn body(&self) -> StateBody {
+        StateBody { entries: self.entries(), ring: self.ring.body() }
     }
 
     /// How the machine stands that calls itself node `id`.
@@ -258,72 +337,21 @@ impl ClusterState {
         }
     }
 
-    /// Makes a change here, one version after what is known.
-    ///
-    /// # Errors
-    ///
-    /// When the change does not fit what is known; the state is then as it was.
-    pub fn change(&mut self, change: Change) -> Result<(), ChangeError> {
-        let entry = match change {
-            Change::Join(description) => self.joined(description)?,
-            Change::Admit(id) => {
-                let admitted = self.digest.epoch + 1;
-                NodeEntry { admitted, ..self.moved(id, Status::Joining, Status::Member)? }
-            }
-            Change::Leave(id) => self.moved(id, Status::Member, Status::Leaving)?,
-            Change::Stay(id) => self.moved(id, Status::Leaving, Status::Member)?,
-            Change::Remove(id) => {
-                let entry = self.node(id).ok_or(ChangeError::Unknown(id))?;
-                let version = (entry.version + 1).min(VERSION_MAX);
-                NodeEntry { status: Status::Removed, version, ..entry.clone() }
-            }
-        };
-        self.entries.insert(entry.identity, entry);
-        self.follow();
-        Ok(())
-    }
-
-    fn joined(&self, description: Description) -> Result<NodeEntry, ChangeError> {
-        let (identity, id) = (description.identity, description.id);
-        if let Standing::Refused(refusal) = self.standing(identity, id) {
-            return Err(ChangeError::Refused(refusal));
-        }
-        let Some(known) = self.entries.get(&identity) else {
-            if self.holders.len() >= NODES_MAX || self.entries.len() >= ENTRIES_MAX {
-                return Err(ChangeError::TooMany);
-            }
-            return Ok(entry(description, Status::Joining, 1, 0));
-        };
-        if known.id != id {
-            return Err(ChangeError::OtherId(known.id));
-        }
-        let same = entry(description.clone(), known.status, known.version, known.admitted);
-        if same == *known {
-            return Ok(same);
-        }
-        Ok(entry(description, known.status, next_version(known)?, known.admitted))
-    }
-
-    fn moved(&self, id: NodeId, from: Status, to: Status) -> Result<NodeEntry, ChangeError> {
-        let entry = self.node(id).ok_or(ChangeError::Unknown(id))?;
-        if entry.status != from {
-            return Err(ChangeError::Status(id, entry.status));
-        }
-        Ok(NodeEntry { status: to, version: next_version(entry)?, ..entry.clone() })
-    }
-
     /// Takes in what another knows. Says whether that was news.
     ///
     /// # Errors
     ///
-    /// When there would be more than [`ENTRIES_MAX`]; nothing is then taken.
-    pub fn reconcile(&mut self, entries: &[NodeEntry]) -> Result<bool, TooManyEntries> {
+    /// When there would be more than [`ENTRIES_MAX`], or the ring is another cluster's; nothing is then taken.
+    pub fn reconcile(&mut self, entries: &[NodeEntry], ring: &RingState) -> Result<bool, ReconcileError> {
         // One identity given twice counts twice here: a list from outside has each once.
         let new = entries.iter().filter(|entry| !self.entries.contains_key(&entry.identity)).count();
         if self.entries.len() + new > ENTRIES_MAX {
-            return Err(TooManyEntries);
+            return Err(ReconcileError::TooManyEntries);
         }
-        let mut news = false;
+        let mut reconciled = self.ring.clone();
+        reconciled.reconcile(ring).map_err(|_| ReconcileError::OtherRing)?;
+        let mut news = reconciled != self.ring;
+        self.ring = reconciled;
         for theirs in entries {
             match self.entries.get_mut(&theirs.identity) {
                 Some(ours) => {
@@ -348,14 +376,19 @@ impl ClusterState {
         self.holders.clear();
         for entry in self.entries.values().filter(|entry| entry.status != Status::Removed) {
             let holder = self.holders.entry(entry.id).or_insert(entry.identity);
-            if claim_to_id(entry) < claim_to_id(&self.entries[holder]) {
+            let claim = |entry: &NodeEntry| {
+                let named = self.ring.machine(entry.id) == Some(entry.identity);
+                (!named, claim_to_id(entry))
+            };
+            if claim(entry) < claim(&self.entries[holder]) {
                 *holder = entry.identity;
             }
         }
-        let epoch = self.entries.values().map(|entry| entry.version).sum();
+        let epoch = self.entries.values().map(|entry| entry.version).sum::<u64>() + self.ring.term();
         assert!(epoch >= self.digest.epoch, "the epoch fell from {} to {epoch}", self.digest.epoch);
         let mut hasher = Xxh3::new();
         self.entries.values().for_each(|entry| hash(entry, &mut hasher));
+        self.ring.hash_into(&mut hasher);
         self.digest = Digest { epoch, hash: hasher.digest() };
     }
 }
@@ -377,11 +410,17 @@ fn entry(description: Description, status: Status, version: u64, admitted: u64) 
         http_port,
         rack,
         weight_thousandths,
+        replaces: None,
     }
 }
 
-fn next_version(entry: &NodeEntry) -> Result<u64, ChangeError> {
-    if entry.version < VERSION_MAX { Ok(entry.version + 1) } else { Err(ChangeError::Versions(entry.id)) }
+fn member(node: &NodeEntry) -> Member {
+    let NodeEntry { id, cores, port, core_port, .. } = *node;
+    Member {
+        node: MappedNode { id, address: node.address.to_string(), cores, port, core_port },
+        rack: node.rack.clone(),
+        weight: f64::from(node.weight_thousandths) / 1000.0,
+    }
 }
 
 /// The least upper bound of what two sides know of one machine. The version of a removed one is the greatest that
@@ -399,7 +438,7 @@ fn reconcile_entries(a: &NodeEntry, b: &NodeEntry) -> NodeEntry {
     NodeEntry { version, ..greater.clone() }
 }
 
-/// Who keeps a node id that several machines have taken, the least first: who owns data before who only asked to; who
+/// Who keeps a node id that several machines have taken and the ring gives to none, the least first: who owns data before who only asked to; who
 /// was admitted earlier; then by identity, which is chance but the same for all.
 fn claim_to_id(entry: &NodeEntry) -> (bool, u64, NodeIdentity) {
     (entry.status == Status::Joining, entry.admitted, entry.identity)
@@ -419,6 +458,8 @@ fn hash(entry: &NodeEntry, hasher: &mut Xxh3) {
         hasher.update(&number.to_le_bytes());
     }
     hasher.update(&entry.weight_thousandths.to_le_bytes());
+    hasher.update(&[u8::from(entry.replaces.is_some())]);
+    hasher.update(&entry.replaces.map_or(0, |old| old.0).to_le_bytes());
     hasher.update(&(entry.rack.len() as u64).to_le_bytes());
     hasher.update(entry.rack.as_bytes());
 }

@@ -210,6 +210,7 @@ fn two_halves_that_changed_the_state_agree_after_healing() {
         network.change(endpoint(3, 1), Change::Leave(NodeId(3)));
         network.change(endpoint(5, 1), Change::Leave(NodeId(2)));
         network.change(endpoint(5, 1), Change::Remove(NodeId(2)));
+        network.commit(endpoint(5, 1));
         network.change(endpoint(4, 0), Change::Join(description(7, 71)));
         network.run(3 * SECOND);
         assert_eq!((network.views(&halves[0]), network.views(&halves[1])), (1, 1), "a half agrees by itself");
@@ -237,10 +238,13 @@ fn a_removed_node_that_comes_back_is_refused_with_all_that_it_says() {
         network.kill(back);
         network.change(endpoint(1, 0), Change::Remove(NodeId(4)));
         network.run(5 * SECOND);
+        assert!((1..=3).all(|node| network.core(endpoint(node, 0)).all_know_ring()), "nobody waits for it");
+        network.commit(endpoint(1, 0));
+        network.run(5 * SECOND);
         let before = network.core(endpoint(2, 0)).state().clone();
         // Its disk knows nothing of that, and brings a change of its own.
         network.start(back, 77);
-        network.change(back, Change::Remove(NodeId(1)));
+        network.change(back, Change::Leave(NodeId(1)));
         network.run(10 * SECOND);
         for node in 1..=3 {
             let core = network.core(endpoint(node, 0));
@@ -260,8 +264,18 @@ fn a_node_joins_through_a_seed_and_a_second_one_of_its_id_is_told_why_not() {
         network.join(&description(4, 500), endpoint(2, 0));
         network.run(5 * SECOND);
         assert!(network.all(|core| core.state().node(NodeId(4)).is_some_and(|node| node.status == Status::Joining)));
-        network.change(endpoint(1, 1), Change::Admit(NodeId(4)));
+        let by = endpoint(1, 1);
+        assert!(network.core(by).all_know_ring());
+        let plan = network.core(by).state().plan().unwrap().id;
+        network.change(by, Change::Commit { plan });
+        assert!(!network.core(by).all_know_ring(), "they cannot know yet");
         network.run(5 * SECOND);
+        assert!(network.all(|core| core.all_know_ring() && core.state().ring().unwrap().is_changing()));
+        (0..2).for_each(|core| network.change(endpoint(4, core), Change::Confirm(endpoint(4, core))));
+        network.run(5 * SECOND);
+        network.change(endpoint(2, 0), Change::Finish);
+        network.run(5 * SECOND);
+        assert!(network.all(Membership::all_know_ring));
         assert!(network.all(|core| core.state().members(|status| status == Status::Member).len() == 4));
         network.assert_all_alive();
         let state = network.core(endpoint(1, 0)).state().clone();
@@ -282,10 +296,45 @@ fn a_node_joins_through_a_seed_and_a_second_one_of_its_id_is_told_why_not() {
 }
 
 #[test]
+fn what_a_core_knew_in_an_earlier_life_does_not_count() {
+    let mut network = Network::new(4, 3, 1);
+    network.run(5 * SECOND);
+    let (me, other) = (endpoint(1, 0), endpoint(2, 0));
+    assert!(network.core(me).all_know_ring());
+    // A third one says that it started again: what does it know now?
+    let again = Claim { incarnation: 5, refutation: 9, ..network.core(me).claim(other).expect("a member") };
+    network.core_mut(me).hear(Instant(0), again, &mut Vec::new());
+    assert_eq!(network.core(me).behind_ring(), [other]);
+    assert!(!network.core(me).all_know_ring());
+    network.kill(other);
+    network.start(other, 5);
+    network.run(5 * SECOND);
+    assert!(network.all(Membership::all_know_ring));
+}
+
+#[test]
+fn nobody_knows_that_all_know_the_ring_while_one_cannot_be_heard() {
+    for_each_seed(|seed| {
+        let mut network = Network::new(seed, 4, 1);
+        network.run(5 * SECOND);
+        network.pause(endpoint(4, 0));
+        network.change(endpoint(1, 0), Change::Leave(NodeId(1)));
+        network.commit(endpoint(1, 0));
+        network.run(MINUTE);
+        for node in 2..=3 {
+            assert_eq!(network.core(endpoint(node, 0)).behind_ring(), [endpoint(4, 0)], "dead, but it counts");
+        }
+        network.resume(endpoint(4, 0));
+        network.run(10 * SECOND);
+        assert!((2..=4).all(|node| network.core(endpoint(node, 0)).all_know_ring()));
+    });
+}
+
+#[test]
 fn another_cluster_of_the_same_name_does_not_flow_in() {
     let mut network = Network::new(3, 3, 1);
     network.run(5 * SECOND);
-    let other = ClusterState::founded((11..=13).map(|id| description(id, id.into())).collect());
+    let other = ClusterState::founded(64, 3, (11..=13).map(|id| description(id, id.into())).collect()).unwrap();
     network.begin(endpoint(11, 0), NodeIdentity(11), 5, vec![endpoint(1, 0)], other.clone());
     network.run(30 * SECOND);
     assert!((1..=3).all(|node| network.core(endpoint(node, 0)).state().nodes().count() == 3));

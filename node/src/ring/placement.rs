@@ -5,7 +5,7 @@
 //! whom most is owed, of those that may come next ([`tokens`]). All is computed in one order, so every node comes to the
 //! same result.
 //!
-//! Not here: preference lists (`super`).
+//! Not here: how a table changes later (`moving`), preference lists (`super`).
 
 use super::Member;
 use std::cmp::Reverse;
@@ -46,8 +46,37 @@ pub(super) fn tokens(partitions: u16, replicas: u8, members: &[Member]) -> Vec<u
     dealer.tokens
 }
 
+/// The primaries of each partition, as positions in `members`: the nodes in the order in which the walk from its token
+/// meets them, new racks first until N are found; then the others, and the nodes that own no token.
+pub(super) fn rows(partitions: u16, replicas: u8, members: &[Member]) -> Vec<Vec<usize>> {
+    let (tokens, racks) = (tokens(partitions, replicas, members), super::rack_numbers(members));
+    let copies = members.len().min(replicas.into());
+    let row = |partition: usize| {
+        let mut met: Vec<usize> = Vec::new();
+        let (mut list, mut racks_met) = (Vec::new(), vec![false; members.len()]);
+        let mut seen = vec![false; members.len()];
+        let all = 0..members.len();
+        // A node of so little weight that it got no token is met after those that did, one of no weight last.
+        let unmet = [true, false].map(|owning| all.clone().filter(move |node| (members[*node].weight > 0.0) == owning));
+        let walk = tokens[partition..].iter().chain(&tokens[..partition]).copied();
+        for node in walk.chain(unmet.into_iter().flatten()) {
+            if list.len() == copies {
+                break;
+            }
+            if !std::mem::replace(&mut seen[node], true) {
+                let new_rack = members[node].weight > 0.0 && !std::mem::replace(&mut racks_met[racks[node]], true);
+                if new_rack { list.push(node) } else { met.push(node) }
+            }
+        }
+        list.extend(met);
+        list.truncate(copies);
+        list
+    };
+    (0..partitions.into()).map(row).collect()
+}
+
 /// The members with a weight, grouped by rack, racks in the order of their names.
-fn racks(members: &[Member]) -> Vec<Vec<usize>> {
+pub(super) fn racks(members: &[Member]) -> Vec<Vec<usize>> {
     let mut owning = (0..members.len()).filter(|node| members[*node].weight > 0.0).collect::<Vec<_>>();
     owning.sort_by_key(|node| (&members[*node].rack, *node));
     owning.chunk_by(|a, b| members[*a].rack == members[*b].rack).map(<[usize]>::to_vec).collect()

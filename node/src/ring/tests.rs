@@ -7,14 +7,14 @@ use super::{
 use proptest::prelude::*;
 use std::collections::{BTreeMap, BTreeSet};
 
-fn member(id: u16, weight: f64, rack: &str) -> Member {
+pub(super) fn member(id: u16, weight: f64, rack: &str) -> Member {
     let address = format!("127.0.0.{id}");
     let node = MappedNode { id: NodeId(id), address, cores: 1 + id % 4, port: 7400, core_port: 7401 };
     Member { node, rack: rack.to_owned(), weight }
 }
 
 /// Nodes of weight 1, node i in rack i mod `racks`.
-fn equal(nodes: u16, racks: u16) -> Vec<Member> {
+pub(super) fn equal(nodes: u16, racks: u16) -> Vec<Member> {
     (0..nodes).map(|id| member(id, 1.0, &format!("r{}", id % racks))).collect()
 }
 
@@ -42,12 +42,12 @@ fn primaries_by_node(ring: &Ring) -> BTreeMap<u16, usize> {
 }
 
 /// The mean over the largest: 1 is perfect balance.
-fn efficiency(counts: &BTreeMap<u16, usize>) -> f64 {
+pub(super) fn efficiency(counts: &BTreeMap<u16, usize>) -> f64 {
     let mean = counts.values().sum::<usize>() as f64 / counts.len() as f64;
     mean / *counts.values().max().unwrap() as f64
 }
 
-fn members() -> impl Strategy<Value = Vec<Member>> {
+pub(super) fn members() -> impl Strategy<Value = Vec<Member>> {
     let weight = prop_oneof![4 => Just(1.0), 2 => 0.2..5.0, 1 => Just(0.0)];
     (prop::collection::btree_map(0..500_u16, (weight, 0..6_u16), 1..24), 1..6_u16)
         .prop_map(|(nodes, racks)| {

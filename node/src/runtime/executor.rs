@@ -1,6 +1,8 @@
 //! One core's executor: what it opens, the tasks that it runs, and how it ends.
 
 use std::{
+    cell::RefCell,
+    collections::BTreeMap,
     net::SocketAddr,
     path::PathBuf,
     rc::Rc,
@@ -20,6 +22,7 @@ use quorate_engine::{
 use quorate_net::{
     frame,
     id::{CoreId, Endpoint},
+    message::gossip::NodeIdentity,
     transport::{
         BindError, Connection, Limits, Link, Listener, ListenerOptions, MeshReceiver, MeshSeat, Sharing, Transport,
     },
@@ -62,6 +65,7 @@ pub(super) struct CorePlan {
     pub hints: StoreConfig,
     pub data: PathBuf,
     pub cluster: u64,
+    pub machine: NodeIdentity,
     pub seat: MeshSeat<Vec<u8>>,
     pub signals: Arc<Signals>,
 }
@@ -92,13 +96,13 @@ pub(super) async fn run(plan: CorePlan) -> Result<(), ServeError> {
 }
 
 async fn serve(plan: CorePlan) -> Result<(), ServeError> {
-    let CorePlan { me, config, store, hints, data, cluster, seat, signals } = plan;
+    let CorePlan { me, config, store, hints, data, cluster, machine, seat, signals } = plan;
     let _heartbeat = heartbeat();
     let transport = Transport::new(BUFFERED_BYTES_MAX);
     // The ports first: a node that is already running is told apart before its files are touched.
     let ports = Ports::bind(&config, me.core).map_err(ServeError::Bind)?;
     let epoch = Instant::now();
-    let started = open(&config, me, (store, hints), data, cluster, epoch).await?;
+    let started = open(&config, me, (store, hints), data, (cluster, machine), epoch).await?;
     // Before anything is waited for: a store that is closed needs them, also when another core did not start.
     for task in started.tasks {
         spawn_local(task).detach();
@@ -116,8 +120,13 @@ async fn serve(plan: CorePlan) -> Result<(), ServeError> {
         spawn_local(receive(shell.clone(), receiver)).detach();
     }
     let Cluster { partitions, replicas, .. } = config.cluster;
-    let identity = Identity { cluster, me, partitions, replicas };
-    let links = connect_peers(&shell, &transport, &config, identity);
+    let identity = Identity { cluster, me, partitions, replicas, machine };
+    let links = Links::new(&shell, &transport, &config, identity);
+    links.follow_members();
+    shell.on_members_changed({
+        let links = links.clone();
+        move || links.follow_members()
+    });
     let serving = ports.serve(&shell, &transport, &config, &signals, identity);
     signals.ready.fetch_add(1, Ordering::SeqCst);
     tick(&shell, &signals).await;
@@ -126,9 +135,7 @@ async fn serve(plan: CorePlan) -> Result<(), ServeError> {
     for task in serving {
         task.cancel().await;
     }
-    for link in links {
-        link.close();
-    }
+    links.close();
     for connection in transport.connections() {
         connection.close();
     }
@@ -198,7 +205,7 @@ async fn open(
     me: Endpoint,
     (store, hints): (StoreConfig, StoreConfig),
     data: PathBuf,
-    cluster: u64,
+    (cluster, machine): (u64, NodeIdentity),
     epoch: Instant,
 ) -> Result<Started<DmaDisk>, ServeError> {
     let failed = |error| ServeError::Start { data: data.clone(), error };
@@ -206,22 +213,73 @@ async fn open(
     let layout = Layout { cluster, me, cores: config.member().cores };
     let sealer = Sealer::new(config.cluster.secret.expose());
     let now = || instant_since(epoch);
-    start(disk, store, hints, layout, config.settings(me), config.belonging(), sealer, random_u64(), now)
+    start(disk, store, hints, layout, config.settings(me), config.belonging(machine), sealer, random_u64(), now)
         .await
         .map_err(failed)
 }
 
-/// Connects to the cores that wait for this one to do so: those that come after it.
-fn connect_peers(shell: &Rc<Shell>, transport: &Transport, config: &Config, identity: Identity) -> Vec<Link> {
-    let mut links = Vec::new();
-    for member in config.cluster.members.iter().filter(|member| member.id > identity.me.node) {
-        for core in 0..member.cores {
-            let peer = Endpoint::new(member.id, CoreId(core));
-            let address = SocketAddr::new(member.address, member.peer_port + core);
-            links.push(peers::connect(shell, transport, identity, peer, address));
+/// The connections to the cores that wait for this one to make them: those that come after it.
+struct Links {
+    shell: Rc<Shell>,
+    transport: Transport,
+    identity: Identity,
+    /// Where the configuration says that nodes listen. They need not belong; one that does says so itself.
+    seeds: BTreeMap<Endpoint, SocketAddr>,
+    open: RefCell<BTreeMap<Endpoint, (SocketAddr, Link)>>,
+}
+
+impl Links {
+    fn new(shell: &Rc<Shell>, transport: &Transport, config: &Config, identity: Identity) -> Rc<Self> {
+        let mut seeds = BTreeMap::new();
+        for member in config.cluster.members.iter().filter(|member| member.id != identity.me.node) {
+            for core in 0..member.cores {
+                let at = SocketAddr::new(member.address, member.peer_port + core);
+                seeds.insert(Endpoint::new(member.id, CoreId(core)), at);
+            }
+        }
+        let (shell, transport) = (shell.clone(), transport.clone());
+        Rc::new(Self { shell, transport, identity, seeds, open: RefCell::default() })
+    }
+
+    /// Connects to whom it is not connected to and should be, and the other way round.
+    fn follow_members(&self) {
+        let me = self.identity.me;
+        let mut wanted = self.shell.look(|core| {
+            let state = core.membership().state();
+            let at = |endpoint: Endpoint| {
+                let node = state.node(endpoint.node)?;
+                Some((endpoint, SocketAddr::new(node.address, node.peer_port.checked_add(endpoint.core.0)?)))
+            };
+            state.endpoints().filter_map(at).collect::<BTreeMap<_, _>>()
+        });
+        // Who does not belong yet asks those that it was told of, whatever their number; so do those who know nobody else.
+        let belongs = wanted.contains_key(&me) && wanted.keys().any(|endpoint| endpoint.node != me.node);
+        if !belongs {
+            wanted.extend(self.seeds.iter().map(|(&seed, &at)| (seed, at)));
+        }
+        wanted.retain(|endpoint, _| endpoint.node != me.node && (*endpoint > me || !belongs));
+        let mut open = self.open.borrow_mut();
+        open.retain(|endpoint, (at, link)| {
+            let keep = wanted.get(endpoint) == Some(at);
+            if !keep {
+                link.close();
+            }
+            keep
+        });
+        drop(open);
+        // Nobody can be reached until a connection stands, whoever makes it.
+        let all: Vec<Endpoint> = self.shell.look(|core| core.membership().state().endpoints().collect());
+        all.into_iter().filter(|peer| peer.node != me.node).for_each(|peer| self.shell.expect_peer(peer));
+        let mut open = self.open.borrow_mut();
+        for (peer, at) in wanted {
+            open.entry(peer)
+                .or_insert_with(|| (at, peers::connect(&self.shell, &self.transport, self.identity, peer, at)));
         }
     }
-    links
+
+    fn close(&self) {
+        self.open.borrow().values().for_each(|(_, link)| link.close());
+    }
 }
 
 /// Tells the machine what became durable.

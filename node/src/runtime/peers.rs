@@ -8,11 +8,12 @@ use quorate_net::{
     bounds::HANDSHAKE_BYTES_MAX,
     frame,
     id::{CoreId, Endpoint},
-    message::{ArchivedHello, ArchivedMessage, Hello, Message, PROTOCOL},
+    message::{ArchivedHello, ArchivedMessage, Hello, Message, PROTOCOL, gossip::NodeIdentity},
     transport::{Closed, Connection, Handler, Limits, Link, LinkOptions, Next, Taken, Transport, WhenFull},
 };
 
 use super::shell::Shell;
+use crate::membership::state::Standing;
 
 /// What a core says of itself, and expects of others.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -21,6 +22,8 @@ pub(super) struct Identity {
     pub me: Endpoint,
     pub partitions: u16,
     pub replicas: u8,
+    /// Which machine this is.
+    pub machine: NodeIdentity,
 }
 
 /// The limits of a connection between peers.
@@ -56,8 +59,8 @@ pub(super) fn accepted(shell: &Rc<Shell>, identity: Identity) -> Box<dyn Handler
 }
 
 fn greet(connection: &Connection, identity: Identity, to: Endpoint) {
-    let Identity { cluster, me: from, partitions, replicas } = identity;
-    let hello = Message::Hello(Hello { protocol: PROTOCOL, cluster, from, to, partitions, replicas });
+    let Identity { cluster, me: from, partitions, replicas, machine: identity } = identity;
+    let hello = Message::Hello(Hello { protocol: PROTOCOL, cluster, from, to, partitions, replicas, identity });
     // A connection that is already broken reports that by itself.
     let _ = connection.send(|out| frame::encode(&hello, out).expect("a greeting is short"));
 }
@@ -129,9 +132,9 @@ impl PeerHandler {
         let endpoint = |node: u16, core: u16| Endpoint::new(quorate_net::id::NodeId(node), CoreId(core));
         let from = endpoint(hello.from.node.0.to_native(), hello.from.core.0.to_native());
         let to = endpoint(hello.to.node.0.to_native(), hello.to.core.0.to_native());
-        let known = self
-            .shell
-            .look(|core| core.ring().members().iter().any(|m| m.node.id == from.node && from.core.0 < m.node.cores));
+        let machine = NodeIdentity(hello.identity.0.to_native());
+        // Who is not known may gossip: so it asks to join. It is not listened to in anything else.
+        let standing = self.shell.look(|core| core.membership().state().standing(machine, from.node));
         if hello.protocol != PROTOCOL {
             Err(format!("it speaks protocol {}, this node {PROTOCOL}: upgrade the older one", hello.protocol))
         } else if hello.cluster != ours.cluster {
@@ -143,7 +146,9 @@ impl PeerHandler {
             ))
         } else if to != ours.me {
             Err(format!("it looks for core {to}, this is {}: compare the addresses in the configs", ours.me))
-        } else if !known || from.node == ours.me.node || self.expected.is_some_and(|expected| expected != from) {
+        } else if let Standing::Refused(refusal) = standing {
+            Err(format!("{from} is refused: {refusal}"))
+        } else if from.node == ours.me.node || self.expected.is_some_and(|expected| expected != from) {
             Err(format!("it says that it is core {from}, who is not expected here"))
         } else {
             Ok(from)

@@ -3,8 +3,9 @@
 //! The rule: either all cores serve or none; a core that does not start stops the others, and the node says why.
 
 use std::{
-    fmt,
-    path::PathBuf,
+    fmt, fs,
+    io::{self, Write},
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -18,6 +19,7 @@ use quorate_engine::Config as StoreConfig;
 use quorate_net::{
     bounds::OBJECT_BYTES_MAX,
     id::{CoreId, Endpoint},
+    message::gossip::NodeIdentity,
     transport::{BindError, MeshSeat},
 };
 
@@ -28,12 +30,12 @@ use super::{
 };
 use crate::{
     anti_entropy,
-    config::{self, Config},
+    config::{self, Cluster, Config},
     core::{Belonging, Settings},
     hinted_handoff,
     membership::{
         GossipConfig,
-        state::{ClusterState, Description, founding_identity},
+        state::{Change, ClusterState, Description, founding_identity},
     },
     ring::{self, Ring, RingError},
     start::StartError,
@@ -85,6 +87,7 @@ pub fn run(config: Config, stop: &AtomicBool, ready: impl FnOnce()) -> Result<()
     if is_unfinished(&config) {
         return Err(ServeError::Start { data: config.data, error: StartError::Moving });
     }
+    let machine = config.machine().map_err(|error| ServeError::Start { data: config.data.clone(), error })?;
     let config = Arc::new(config);
     let cores = config.member().cores;
     let counters = || (0..cores).map(|_| AtomicU64::new(0)).collect();
@@ -99,6 +102,7 @@ pub fn run(config: Config, stop: &AtomicBool, ready: impl FnOnce()) -> Result<()
             hints: config.hints(seat.core()),
             data: core.data.clone(),
             cluster: config.cluster_hash(),
+            machine,
             seat,
             signals: signals.clone(),
         };
@@ -199,8 +203,8 @@ impl Config {
 
     /// What this node knows of its cluster from its configuration.
     #[must_use]
-    pub fn belonging(&self) -> Belonging {
-        let identity = |id| founding_identity(&self.cluster.name, id);
+    pub fn belonging(&self, machine: NodeIdentity) -> Belonging {
+        let identity = |id| if id == self.node { machine } else { founding_identity(&self.cluster.name, id) };
         let description = |member: &config::Member| Description {
             identity: identity(member.id),
             id: member.id,
@@ -213,9 +217,31 @@ impl Config {
             rack: member.rack.clone(),
             weight_thousandths: (member.weight * 1000.0).round() as u32,
         };
-        let state = ClusterState::founded(self.cluster.members.iter().map(description).collect());
-        let seeds = state.endpoints().filter(|endpoint| endpoint.node != self.node).collect();
-        Belonging { identity: identity(self.node), state, seeds }
+        let Cluster { partitions, replicas, ref members, .. } = self.cluster;
+        let state = if self.join {
+            // It asks to join; who belongs it learns from those that it is told of.
+            let mut alone = ClusterState::default();
+            alone.change(Change::Join(description(self.member()))).expect("nobody else is known");
+            alone
+        } else {
+            let state = ClusterState::founded(partitions, replicas, members.iter().map(description).collect());
+            state.expect("the ring was made before")
+        };
+        let others = members.iter().filter(|member| member.id != self.node);
+        let cores = |member: &config::Member| {
+            let id = member.id;
+            (0..member.cores).map(move |core| Endpoint::new(id, CoreId(core)))
+        };
+        Belonging { identity: machine, state, seeds: others.flat_map(cores).collect() }
+    }
+
+    /// Which machine this is. A founder's follows from the cluster's name; one that joins later draws it once, and keeps it
+    /// with its data.
+    fn machine(&self) -> Result<NodeIdentity, StartError> {
+        if !self.join {
+            return Ok(founding_identity(&self.cluster.name, self.node));
+        }
+        identity_in(&self.data).map_err(StartError::Io)
     }
 
     /// Tells clusters apart: equal on nodes with the same name and secret.
@@ -255,6 +281,30 @@ impl Config {
         config.segments_ready = 1;
         config.cache_bytes = HINT_CACHE_BYTES;
         config
+    }
+}
+
+/// The identity that is kept in a node's directory, drawn and stored durably if there is none.
+fn identity_in(data: &Path) -> io::Result<NodeIdentity> {
+    let path = data.join("identity");
+    match fs::read_to_string(&path) {
+        Ok(text) => {
+            u128::from_str_radix(text.trim(), 16).ok().filter(|&number| number != 0).map(NodeIdentity).ok_or_else(
+                || io::Error::other(format!("{} holds no identity: empty the directory to join anew", path.display())),
+            )
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let drawn = NodeIdentity((u128::from(random_u64()) << 64 | u128::from(random_u64())).max(1));
+            fs::create_dir_all(data)?;
+            let temporary = data.join("identity.tmp");
+            let mut file = fs::File::create(&temporary)?;
+            writeln!(file, "{drawn}")?;
+            file.sync_all()?;
+            fs::rename(&temporary, &path)?;
+            fs::File::open(data)?.sync_all()?;
+            Ok(drawn)
+        }
+        Err(error) => Err(error),
     }
 }
 

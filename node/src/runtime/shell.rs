@@ -2,7 +2,7 @@
 
 use std::{
     cell::{Cell, RefCell},
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     rc::Rc,
     time::{Duration, Instant as SystemInstant, SystemTime},
 };
@@ -14,7 +14,7 @@ use quorate_engine::{
 };
 use quorate_net::{
     frame,
-    id::{CoreId, Endpoint},
+    id::Endpoint,
     key::Key,
     message::{ArchivedMessage, Message, Reply, Request, exchange::HashedKey},
     transport::{Connection, Mesh},
@@ -24,7 +24,7 @@ use crate::{
     clock::{Instant, Now},
     core::{Core, LogId},
     effect::Effect,
-    start::{fetch, store_incarnation},
+    start::{fetch, store_incarnation, store_state},
 };
 
 /// What a client's answer leads to.
@@ -40,15 +40,22 @@ pub(super) struct Shell {
     waiting: RefCell<AHashMap<u64, Answered>>,
     next_client: Cell<u64>,
     /// An empty list, kept for its memory.
-    effects: Cell<Vec<Effect>>,
+    spare: Cell<Vec<Effect>>,
+    /// What the machine asked for and is not done yet, in order.
+    effects: RefCell<VecDeque<Effect>>,
+    performing: Cell<bool>,
     /// Messages that could not be sent.
     unsent: Cell<u64>,
+    /// States of the cluster that wait to be stored.
+    states: RefCell<VecDeque<Vec<u8>>>,
+    storing: Cell<bool>,
+    on_members_changed: RefCell<Option<Rc<dyn Fn()>>>,
 }
 
 impl Shell {
     /// `epoch` is the moment from which the core's clock counts.
     pub(super) fn new(core: Core<DmaDisk>, epoch: SystemInstant, mesh: Mesh<Vec<u8>>) -> Rc<Self> {
-        let shell = Rc::new(Self {
+        Rc::new(Self {
             me: core.settings().me,
             core: RefCell::new(core),
             epoch,
@@ -56,17 +63,14 @@ impl Shell {
             mesh,
             waiting: RefCell::default(),
             next_client: Cell::new(0),
-            effects: Cell::default(),
+            spare: Cell::default(),
+            effects: RefCell::default(),
+            performing: Cell::new(false),
             unsent: Cell::new(0),
-        });
-        // Nobody can be reached until a connection stands.
-        let ring = shell.core.borrow().ring().clone();
-        for member in ring.members().iter().filter(|member| member.node.id != shell.me.node) {
-            for core in (0..member.node.cores).map(CoreId) {
-                shell.peer_changed(Endpoint::new(member.node.id, core), false);
-            }
-        }
-        shell
+            states: RefCell::default(),
+            storing: Cell::new(false),
+            on_members_changed: RefCell::default(),
+        })
     }
 
     pub(super) fn me(&self) -> Endpoint {
@@ -83,14 +87,20 @@ impl Shell {
         self.unsent.get()
     }
 
-    /// Hands an event to the machine, then does what it asks.
+    /// Hands an event to the machine, then does what it asks. What is done may at once lead to the next event: a task runs
+    /// from the moment it is spawned. Then what that one asks is done after all that was asked before.
     pub(super) fn drive(self: &Rc<Self>, event: impl FnOnce(&mut Core<DmaDisk>, Now, &mut Vec<Effect>)) {
-        let mut effects = self.effects.take();
-        event(&mut self.core.borrow_mut(), self.now(), &mut effects);
-        for effect in effects.drain(..) {
+        let mut asked = self.spare.take();
+        event(&mut self.core.borrow_mut(), self.now(), &mut asked);
+        self.effects.borrow_mut().extend(asked.drain(..));
+        self.spare.set(asked);
+        if self.performing.replace(true) {
+            return;
+        }
+        while let Some(effect) = { self.effects.borrow_mut().pop_front() } {
             self.perform(effect);
         }
-        self.effects.set(effects);
+        self.performing.set(false);
     }
 
     /// A client's request; `answered` is called once, maybe before this returns.
@@ -123,6 +133,13 @@ impl Shell {
         }
     }
 
+    /// There is such a peer; it cannot be reached unless there is a connection.
+    pub(super) fn expect_peer(self: &Rc<Self>, peer: Endpoint) {
+        if !self.peers.borrow().contains_key(&peer) {
+            self.peer_changed(peer, false);
+        }
+    }
+
     fn peer_changed(self: &Rc<Self>, peer: Endpoint, up: bool) {
         self.drive(|core, now, out| core.handle_peer(now, peer, up, out));
     }
@@ -130,6 +147,10 @@ impl Shell {
     /// The time until the machine has something to do by itself.
     pub(super) fn until_next_timeout(&self) -> Duration {
         self.core.borrow().next_timeout().map_or(Duration::MAX, |at| at.since(instant_since(self.epoch)))
+    }
+
+    fn objects(&self) -> Store<DmaDisk> {
+        self.look(|core| core.store().clone())
     }
 
     fn now(&self) -> Now {
@@ -147,26 +168,40 @@ impl Shell {
                     answered(reply);
                 }
             }
-            Effect::Load { load, log, partition, key } => {
-                let core = self.core.borrow();
-                match log {
-                    LogId::Objects => self.load(core.store().clone(), load, partition, key),
-                    LogId::Hints => self.load(core.hint_store().clone(), load, partition, key),
+            Effect::Load { load, log: LogId::Objects, partition, key } => {
+                self.load(self.objects(), load, partition, key);
+            }
+            Effect::Load { load, log: LogId::Hints, partition, key } => {
+                self.load(self.look(|core| core.hint_store().clone()), load, partition, key);
+            }
+            Effect::Fetch { job, log: LogId::Objects, partition, key } => {
+                self.fetch(self.objects(), job, LogId::Objects, partition, key);
+            }
+            Effect::Fetch { job, log: LogId::Hints, partition, key } => {
+                self.fetch(self.look(|core| core.hint_store().clone()), job, LogId::Hints, partition, key);
+            }
+            Effect::StoreState(state) => self.store_state(state),
+            Effect::Drop { partition } => {
+                let shell = self.clone();
+                let store = self.objects();
+                glommio::spawn_local(async move {
+                    if let Err(error) = store.drop_partition(partition).await {
+                        eprintln!("core {}: partition {partition} is not dropped yet: {error}", shell.me);
+                    }
+                    shell.drive(|core, now, out| core.handle_dropped(now, partition, out));
+                })
+                .detach();
+            }
+            Effect::MembersChanged => {
+                let follow = self.on_members_changed.borrow().clone();
+                if let Some(follow) = follow {
+                    follow();
                 }
             }
-            Effect::Fetch { job, log, partition, key } => {
-                let core = self.core.borrow();
-                match log {
-                    LogId::Objects => self.fetch(core.store().clone(), job, log, partition, key),
-                    LogId::Hints => self.fetch(core.hint_store().clone(), job, log, partition, key),
-                }
-            }
-            // Who belongs is what the configuration lists, and all of those are connected already.
-            Effect::MembersChanged => {}
             Effect::Refused(refusal) => eprintln!("core {}: {refusal}", self.me),
             Effect::RenewActor => {
                 let shell = self.clone();
-                let store = self.core.borrow().store().clone();
+                let store = self.objects();
                 glommio::spawn_local(async move {
                     let incarnation = random_u64();
                     match store_incarnation(&store, incarnation).await {
@@ -177,6 +212,32 @@ impl Shell {
                 .detach();
             }
         }
+    }
+
+    /// Calls `follow` whenever somebody else belongs to the cluster.
+    pub(super) fn on_members_changed(&self, follow: impl Fn() + 'static) {
+        *self.on_members_changed.borrow_mut() = Some(Rc::new(follow));
+    }
+
+    /// States are stored one after the other, in their order.
+    fn store_state(self: &Rc<Self>, state: Vec<u8>) {
+        self.states.borrow_mut().push_back(state);
+        if self.storing.replace(true) {
+            return;
+        }
+        let shell = self.clone();
+        let store = self.objects();
+        glommio::spawn_local(async move {
+            while let Some(state) = { shell.states.borrow_mut().pop_front() } {
+                let stored = store_state(&store, &state).await;
+                if let Err(error) = &stored {
+                    eprintln!("core {}: who belongs to the cluster cannot be stored: {error}", shell.me);
+                }
+                shell.drive(|core, now, out| core.handle_state_stored(now, stored.is_ok(), out));
+            }
+            shell.storing.set(false);
+        })
+        .detach();
     }
 
     fn load<D: Disk>(self: &Rc<Self>, store: Store<D>, load: u64, partition: u16, key: Key) {

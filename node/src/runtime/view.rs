@@ -1,5 +1,8 @@
 //! What commands about the node itself are answered from: the core, its connections, the process.
 
+mod figures;
+mod inquiry;
+
 use std::{
     cell::{Cell, RefCell},
     collections::BTreeMap,
@@ -9,16 +12,19 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use glommio::{spawn_local, timer::Timer};
 use quorate_net::{
     id::{CoreId, NodeId},
     message::ClusterMap,
     transport::{ConnectionId, Transport},
 };
+use serde_json::{Value, json};
 
 use super::{clients::WeakResp, executor::Signals, shell::Shell};
 use crate::{
     config::Config,
-    gateway::{Counters, GatewayLimits, NodeView},
+    gateway::{Counters, GatewayLimits, Inquiry, NodeView},
+    ring::Ring,
 };
 
 /// One core's view of itself and of its node.
@@ -26,7 +32,8 @@ pub(super) struct View {
     shell: Rc<Shell>,
     transport: Transport,
     signals: Arc<Signals>,
-    map: ClusterMap,
+    /// What clients are told of the ring, and of which.
+    map: RefCell<(Rc<Ring>, Rc<ClusterMap>)>,
     cluster: u64,
     replicas: u8,
     value_bytes_max: usize,
@@ -42,7 +49,7 @@ impl View {
             shell: shell.clone(),
             transport: transport.clone(),
             signals: signals.clone(),
-            map: shell.look(|core| core.ring().cluster_map()),
+            map: RefCell::new(shell.look(|core| (core.ring().clone(), Rc::new(core.ring().cluster_map())))),
             cluster: config.cluster_hash(),
             replicas: config.cluster.replicas,
             value_bytes_max: config.limits.value as usize,
@@ -76,6 +83,21 @@ impl View {
     pub(super) fn count_commands(&self, more: u64) {
         self.commands.set(self.commands.get() + more);
     }
+
+    fn repair(&self, partition: Option<u16>) -> Value {
+        let shell = self.shell.clone();
+        spawn_local(async move {
+            // Not within the command: what the machine does may be to answer the very connection that it came from.
+            Timer::new(Duration::from_micros(1)).await;
+            shell.drive(|core, now, out| core.handle_repair(now, partition, out));
+        })
+        .detach();
+        self.shell.look(|core| {
+            let owned = inquiry::owned(core);
+            let asked = owned.iter().filter(|&&own| partition.is_none_or(|partition| partition == own)).count();
+            inquiry::from_here(core, json!({"partitions": asked}))
+        })
+    }
 }
 
 impl NodeView for View {
@@ -87,8 +109,13 @@ impl NodeView for View {
         self.cluster
     }
 
-    fn map(&self) -> &ClusterMap {
-        &self.map
+    fn map(&self) -> Rc<ClusterMap> {
+        let ring = self.shell.look(|core| core.ring().clone());
+        let (of, map) = &mut *self.map.borrow_mut();
+        if !Rc::ptr_eq(of, &ring) {
+            (*of, *map) = (ring.clone(), Rc::new(ring.cluster_map()));
+        }
+        map.clone()
     }
 
     fn now_unix(&self) -> Duration {
@@ -97,7 +124,7 @@ impl NodeView for View {
 
     fn keys(&self) -> u64 {
         let here: u64 = self.signals.keys.iter().map(|keys| keys.load(Ordering::Relaxed)).sum();
-        let nodes = self.map.nodes.len() as u64;
+        let nodes = self.map().nodes.len().max(1) as u64;
         here * nodes / u64::from(self.replicas).min(nodes)
     }
 
@@ -121,47 +148,19 @@ impl NodeView for View {
     }
 
     fn figures(&self) -> Vec<(&'static str, u64)> {
-        let (core, queue, peers_down, store) = self
-            .shell
-            .look(|core| (core.statistics(), core.queue_length(), core.peers_down(), core.store().statistics()));
-        vec![
-            ("gets", core.gets),
-            ("puts", core.puts),
-            ("forwarded", core.forwarded),
-            ("replicated", core.replicated),
-            ("probed", core.probed),
-            ("put_loads", core.put_loads),
-            ("get_loads", core.get_loads),
-            ("divergent_gets", core.divergent),
-            ("read_repairs", core.repairs),
-            ("failures", core.failures),
-            ("overloads", core.overloads),
-            ("actor_renewals", core.actor_renewals),
-            ("malformed", core.malformed),
-            ("queue_length", queue as u64),
-            ("peers_down", peers_down as u64),
-            ("messages_unsent", self.shell.unsent()),
-            ("store_keys", store.keys),
-            ("store_index_bytes", store.index_bytes),
-            ("store_cache_bytes", store.cache_bytes),
-            ("store_live_bytes", store.live_bytes),
-            ("store_records", store.records),
-            ("store_record_bytes", store.record_bytes),
-            ("store_commits", store.commits),
-            ("store_log_bytes", store.log_bytes),
-            ("store_compaction_bytes", store.compaction_bytes),
-            ("store_checkpoint_bytes", store.checkpoint_bytes),
-            ("store_prepared_bytes", store.prepared_bytes),
-            ("store_disk_reads", store.disk_reads),
-            ("store_cache_hits", store.cache_hits),
-            ("store_pending_hits", store.pending_hits),
-            ("store_segments", store.segments),
-            ("store_segments_free", store.segments_free),
-            ("store_segment_bytes", store.segment_bytes),
-            ("store_queued_bytes", store.queued_bytes),
-            ("store_full", store.full),
-            ("store_damaged", store.damaged),
-        ]
+        let mut figures = self.shell.look(figures::of);
+        figures.push(("messages_unsent", self.shell.unsent()));
+        figures
+    }
+
+    fn inquire(&self, inquiry: Inquiry) -> Value {
+        match inquiry {
+            Inquiry::Roots => self.shell.look(inquiry::roots),
+            Inquiry::Hints => self.shell.look(inquiry::hints),
+            Inquiry::Exchanges => self.shell.look(inquiry::exchanges),
+            Inquiry::Members => self.shell.look(inquiry::members),
+            Inquiry::Repair(partition) => self.repair(partition),
+        }
     }
 
     fn other_clients(&self) -> Vec<String> {

@@ -38,7 +38,11 @@ impl World {
         if self.run_while(limit, |world| !world.is_whole())? {
             return Ok(());
         }
-        let states: Vec<_> = self.shells.iter().map(|shell| (shell.me, shell.state(), &shell.told_down)).collect();
+        let states: Vec<_> = self
+            .belonging()
+            .flat_map(|node| &self.shells[self.nodes[node].shells.clone()])
+            .map(|shell| (shell.me, shell.state(), &shell.told_down, shell.core().map_or(0, |core| core.peers_down())))
+            .collect();
         let detail = format!("the cluster is not whole after {limit:?} without faults: {states:?}");
         Err(self.fail("liveness", detail))
     }
@@ -49,20 +53,20 @@ impl World {
     /// When that takes longer than `limit`, or something else is violated.
     pub fn wait_until_converged(&mut self, limit: Duration) -> Checked {
         let until = self.now + limit;
-        while let Some(partition) = self.first_divergent().or_else(|| self.first_hinted()) {
+        while let Some(partition) =
+            self.first_divergent().or_else(|| self.first_hinted()).or_else(|| self.first_surplus())
+        {
             if self.now >= until {
                 // What a store cannot read any more stands in its index all the same: nobody repairs that yet.
-                if self
-                    .shells
-                    .iter()
-                    .any(|shell| shell.core().is_some_and(|core| core.store().statistics().damaged > 0))
-                {
+                if self.living_cores().any(|core| core.store().statistics().damaged > 0) {
                     return Ok(());
                 }
                 let roots: Vec<_> = self.roots(partition).collect();
-                let hints: u64 = self.shells.iter().filter_map(|shell| Some(shell.core()?.hint_store().keys())).sum();
+                let hints: u64 = self.living_cores().map(|core| core.hint_store().keys()).sum();
+                let surplus = self.first_surplus();
                 let detail = format!(
-                    "partition {partition} has the roots {roots:?}, and {hints} hints are held, after {limit:?} without faults"
+                    "partition {partition} has the roots {roots:?}, {hints} hints are held, and of partition {surplus:?} is \
+                     held what nobody keeps there, after {limit:?} without faults"
                 );
                 return Err(self.fail("P7 convergence", detail));
             }
@@ -74,12 +78,13 @@ impl World {
 
     /// P7: the sums of all trees are those of what is held.
     pub(super) fn check_trees(&self) -> Checked {
-        for shell in &self.shells {
-            let Some(core) = shell.core() else { continue };
+        for core in self.living_cores() {
             let is_sound =
                 |partition| core.store().root_is_sound(partition) && core.hint_store().root_is_sound(partition);
-            if let Some(partition) = (0..core.ring().partitions()).find(|&partition| !is_sound(partition)) {
-                let detail = format!("the tree of partition {partition} on {} is not what it holds", shell.me);
+            let unsound = (0..core.ring().partitions()).find(|&partition| !is_sound(partition));
+            if let Some(partition) = unsound {
+                let me = core.settings().me;
+                let detail = format!("the tree of partition {partition} on {me} is not what it holds");
                 return Err(self.fail("P7 convergence", detail));
             }
         }
@@ -102,12 +107,23 @@ impl World {
             let holds = |partition: &u16| store.index(|index| index.entries(*partition, 0, 0).any(is_held));
             (0..self.settings.ring.partitions()).find(holds)
         };
-        self.shells.iter().filter_map(|shell| hinted(shell.core()?.hint_store())).next()
+        self.living_cores().find_map(|core| hinted(core.hint_store()))
+    }
+
+    /// A partition of which somebody holds what it does not keep.
+    fn first_surplus(&self) -> Option<u16> {
+        self.living_cores().find_map(|core| {
+            let (ring, me) = (core.ring(), core.settings().me);
+            let keeps = |partition: u16| ring.keepers(partition).any(|keeper| keeper == me);
+            let holds = |partition: u16| core.store().index(|index| index.partition_len(partition)) > 0;
+            (0..ring.partitions()).find(|&partition| holds(partition) && !keeps(partition))
+        })
     }
 
     /// What each primary holds of a partition; `None` of one that is down.
     fn roots(&self, partition: u16) -> impl Iterator<Item = (Endpoint, Option<u64>)> + '_ {
-        self.settings.ring.primaries(partition).iter().map(move |&primary| {
+        let primaries = self.ring().primaries(partition).to_vec();
+        primaries.into_iter().map(move |primary| {
             let core = self.shells[self.shell_of(primary)].core();
             (primary, core.map(|core| core.store().index(|index| index.root(partition))))
         })
@@ -140,7 +156,7 @@ impl World {
 
     /// All that the replicas of a key know together.
     fn read_all(&mut self, key: &Key) -> Checked<Events> {
-        let ring = self.settings.ring.clone();
+        let ring = self.ring();
         let owners = ring.primaries(ring.partition(key.name()));
         for &owner in owners {
             if let Some(covered) = self.read_from(key, owner, ring.replicas())? {

@@ -10,10 +10,10 @@ use quorate_engine::disk::{
     Disk,
     simulated::{Kind, SilentFault},
 };
-use quorate_net::id::NodeId;
+use quorate_net::id::{Endpoint, NodeId};
 use quorate_node::start::StartError;
 
-use super::{Event, Machine, Process, World};
+use super::{Event, Fate, Machine, Process, World};
 use crate::{checkers::Checked, faults::Class, network::Weather};
 
 /// Something that a fault began ends.
@@ -25,6 +25,8 @@ pub(super) enum Ending {
     Join(Vec<(NodeId, NodeId)>),
     /// A disk is as fast as before.
     Speed { at: usize },
+    /// A core is as quick as before.
+    Quick { at: usize },
     /// A disk has room again.
     Room { at: usize },
     /// A node is killed and started, as its operator does when its store has failed.
@@ -49,7 +51,7 @@ impl World {
         }
         self.check_trees()?;
         let class = self.plan.classes[self.random.index(self.plan.classes.len())];
-        self.strike(class)
+        if class.changes_ring() { self.change_ring(class) } else { self.strike(class) }
     }
 
     pub(super) fn next_fault(&mut self) -> Duration {
@@ -61,7 +63,11 @@ impl World {
     /// # Errors
     /// A violation that shows at once.
     pub fn strike(&mut self, class: Class) -> Checked {
-        let node = if class.destroys() { self.victim } else { self.random.index(self.nodes.len()) };
+        let node = if class.destroys() { self.victim } else { self.any_node() };
+        if self.nodes[node].fate != Fate::Belongs {
+            // There are no copies left to destroy.
+            return Ok(());
+        }
         let shells = self.nodes[node].shells.clone();
         let at = shells.start + self.random.index(shells.len());
         self.note(None, || format!("fault: {class:?} at node {node}, core {at}"));
@@ -71,7 +77,7 @@ impl World {
             Class::Clog | Class::Split | Class::OneWaySplit => self.spoil_paths(class),
             Class::Reset => self.reset(),
             Class::PowerCut => self.power_cut(node),
-            Class::TotalPowerCut => (0..self.nodes.len()).for_each(|node| self.power_cut(node)),
+            Class::TotalPowerCut => self.restart_all(),
             Class::Kill => self.kill(node),
             Class::Stop => self.stop(node)?,
             Class::Pause => self.pause(node),
@@ -84,8 +90,12 @@ impl World {
             Class::Corruption => self.corrupt(at),
             Class::SilentWrite => self.spoil_write(at),
             Class::ClockStep => self.step_clock(node),
+            Class::SlowCore => self.slow_core(at),
+            Class::Upgrade => self.begin_upgrade(),
+            Class::Join | Class::Leave | Class::Remove | Class::Replace => self.change_ring(class)?,
         }
-        if !matches!(class, Class::Loss | Class::Duplication | Class::Reordering | Class::Clog) {
+        let counted_elsewhere = matches!(class, Class::Loss | Class::Duplication | Class::Reordering | Class::Clog);
+        if !counted_elsewhere && !class.changes_ring() {
             self.hits.count(class);
         }
         Ok(())
@@ -105,6 +115,7 @@ impl World {
                 }
             }
             Ending::Speed { at } => self.shells[at].disk.set_slowness(1),
+            Ending::Quick { at } => self.shells[at].lag = Duration::ZERO,
             Ending::Room { at } => self.shells[at].disk.set_capacity(None),
             Ending::Replace { node } => self.replace_failed(node),
             Ending::Weather if self.healed.is_some() => {}
@@ -125,6 +136,7 @@ impl World {
             shell.disk.mend();
             shell.disk.set_capacity(None);
             shell.disk.set_slowness(1);
+            shell.lag = Duration::ZERO;
         }
         for node in 0..self.nodes.len() {
             self.resume(node)?;
@@ -153,19 +165,27 @@ impl World {
 
     /// Cuts the power of all nodes, and starts them.
     pub fn restart_all(&mut self) {
-        (0..self.nodes.len()).for_each(|node| self.power_cut(node));
+        let belonging: Vec<usize> = self.belonging().collect();
+        belonging.into_iter().for_each(|node| self.power_cut(node));
     }
 
     /// Whether every core is up and knows that every other one is.
     #[must_use]
     pub fn is_whole(&self) -> bool {
+        let belongs = |endpoint: &Endpoint| self.nodes[self.node_of(self.shell_of(*endpoint))].fate == Fate::Belongs;
         let meets_all = |core: &Machine| core.peers_down() == 0;
-        self.shells.iter().all(|shell| shell.core().is_some_and(meets_all) && shell.told_down.is_empty())
+        let is_whole = |at: usize| {
+            let shell = &self.shells[at];
+            shell.core().is_some_and(meets_all) && !shell.told_down.iter().any(belongs)
+        };
+        self.belonging().flat_map(|node| self.nodes[node].shells.clone()).all(is_whole)
     }
 
     /// Starts what is down of a node.
     pub(super) fn start(&mut self, node: usize) {
-        self.nodes[node].wanted = true;
+        if self.nodes[node].stays_down {
+            return;
+        }
         let mut ending = false;
         for at in self.nodes[node].shells.clone() {
             match self.shells[at].process {
@@ -177,7 +197,8 @@ impl World {
                     }
                     let settings = self.settings.clone();
                     let clock = self.nodes[node].clock;
-                    self.shells[at].start(&settings, clock);
+                    let belonging = self.belief(node);
+                    self.shells[at].start(&settings, belonging, clock);
                     // Its first poll is due now.
                     self.shells[at].run();
                 }
@@ -284,7 +305,7 @@ impl World {
         self.end_node(node, |disk| disk.kill());
     }
 
-    fn end_node(&mut self, node: usize, end: impl Fn(&quorate_engine::disk::simulated::SimulatedDisk)) {
+    pub(super) fn end_node(&mut self, node: usize, end: impl Fn(&quorate_engine::disk::simulated::SimulatedDisk)) {
         self.nodes[node].paused_until = None;
         for at in self.nodes[node].shells.clone() {
             self.shells[at].disk.advance(self.now);
@@ -294,12 +315,12 @@ impl World {
         self.start_later(node);
     }
 
-    fn start_later(&mut self, node: usize) {
+    pub(super) fn start_later(&mut self, node: usize) {
         let when = self.now + Duration::from_micros(self.random.range(500..200_000));
         self.at(when, Event::Start { node });
     }
 
-    fn stop(&mut self, node: usize) -> Checked {
+    pub(super) fn stop(&mut self, node: usize) -> Checked {
         if self.nodes[node].paused_until.is_some() {
             return Ok(());
         }
@@ -331,7 +352,7 @@ impl World {
         Ok(())
     }
 
-    fn spoil(&mut self, at: usize) {
+    pub(super) fn spoil(&mut self, at: usize) {
         self.shells[at].spoiled = true;
         self.ledger.copy_destroyed(self.now);
     }
@@ -368,6 +389,34 @@ impl World {
         self.shells[at].disk.set_slowness(factor);
         let when = self.now + Duration::from_millis(self.random.range(10..600));
         self.at(when, Event::End(Ending::Speed { at }));
+    }
+
+    fn slow_core(&mut self, at: usize) {
+        self.shells[at].lag = Duration::from_micros(self.random.range(500..80_000));
+        let when = self.now + Duration::from_millis(self.random.range(20..600));
+        self.at(when, Event::End(Ending::Quick { at }));
+    }
+
+    fn begin_upgrade(&mut self) {
+        if !self.upgrading {
+            self.upgrading = true;
+            let when = self.now;
+            self.at(when, Event::Upgrade { node: 0 });
+        }
+    }
+
+    /// A node is restarted in order; when it is up again, the next one is.
+    pub(super) fn upgrade(&mut self, node: usize) -> Checked {
+        if node >= self.nodes.len() || self.healed.is_some() {
+            self.upgrading = false;
+            return Ok(());
+        }
+        if self.nodes[node].fate == Fate::Belongs {
+            self.stop(node)?;
+        }
+        let when = self.now + Duration::from_millis(self.random.range(100..400));
+        self.at(when, Event::Upgrade { node: node + 1 });
+        Ok(())
     }
 
     fn write_error(&mut self, node: usize, at: usize) {

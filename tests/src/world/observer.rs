@@ -21,9 +21,10 @@ use quorate_node::{
     core::LogId,
     effect::Effect,
     object::{Object, view},
+    ring::Ring,
 };
 
-use super::World;
+use super::{Fate, World, shell::Shell};
 use crate::{
     checkers::{Checked, Origin, violation},
     faults::Class,
@@ -235,17 +236,49 @@ impl World {
             if self.shells[at].spoiled {
                 continue;
             }
-            let brought = self.ledger.knows(&key, version).unwrap_or_default();
-            let owners = self.settings.ring.primaries(self.settings.ring.partition(key.name())).to_vec();
-            for owner in owners {
-                let owner = self.shell_of(owner);
-                self.settle(owner);
-                let holding = self.shells[owner].holdings.get(&(LogId::Objects, key.clone()));
-                let knows = self.ledger.knows(&key, holding.map_or(0, |holding| holding.durable)).unwrap_or_default();
-                if !self.shells[owner].spoiled && self.ledger.watches(&key) && !brought.is_within(&knows) {
-                    let detail = format!("core {at} forgot the hint {version:x} of {brought:?}, {owner} has {knows:?}");
-                    return Err(violation("P9 hints", &key, detail));
-                }
+            if let Some(lacking) = self.owner_that_lacks(at, &key, version) {
+                let detail = format!("core {at} forgot the hint {version:x}: {lacking}");
+                return Err(violation("P9 hints", &key, detail));
+            }
+        }
+        Ok(())
+    }
+
+    /// An owner by the ring that core `at` goes by that does not have on disk what a version of a key brought.
+    fn owner_that_lacks(&mut self, at: usize, key: &Key, version: u64) -> Option<String> {
+        let brought = self.ledger.knows(key, version).unwrap_or_default();
+        let ring = self.shells[at].core()?.ring().clone();
+        for &primary in ring.primaries(ring.partition(key.name())) {
+            let owner = self.shell_of(primary);
+            self.settle(owner);
+            let holding = self.shells[owner].holdings.get(&(LogId::Objects, key.clone()));
+            let knows = self.ledger.knows(key, holding.map_or(0, |holding| holding.durable)).unwrap_or_default();
+            if !self.shells[owner].spoiled && self.ledger.watches(key) && !brought.is_within(&knows) {
+                return Some(format!("it brought {brought:?}, and core {owner} ({primary}) has {knows:?}"));
+            }
+        }
+        None
+    }
+
+    /// A core is about to drop a partition: every owner has on disk all that it drops. From now on it need not have it.
+    pub(super) fn check_drop(&mut self, at: usize, partition: u16) -> Checked {
+        let ring = self.settings.ring.clone();
+        let dropped: Vec<(Key, u64)> = self.shells[at]
+            .holdings
+            .iter()
+            .filter(|((log, key), _)| *log == LogId::Objects && ring.partition(key.name()) == partition)
+            .map(|((_, key), holding)| (key.clone(), holding.newest()))
+            .collect();
+        self.note(None, || format!("core {at} drops partition {partition}"));
+        for (key, version) in dropped {
+            self.note(Some(&key), || format!("core {at} drops {version:x}"));
+            self.shells[at].holdings.remove(&(LogId::Objects, key.clone()));
+            if self.shells[at].spoiled {
+                continue;
+            }
+            if let Some(lacking) = self.owner_that_lacks(at, &key, version) {
+                let detail = format!("core {at} drops partition {partition} with {version:x}: {lacking}");
+                return Err(violation("P1 no acknowledged write lost", &key, detail));
             }
         }
         Ok(())
@@ -400,26 +433,40 @@ impl World {
         };
         let (key, writes, start) = (asked.key.clone(), asked.writes.clone(), asked.start);
         let partition = self.settings.ring.partition(key.name());
-        let preference: Vec<Endpoint> = self.settings.ring.preference(partition).to_vec();
-        let primaries = self.settings.ring.primaries(partition).len();
-        let mut holders = 0;
-        for (nth, node) in preference.into_iter().enumerate() {
-            let log = if nth < primaries { LogId::Objects } else { LogId::Hints };
-            if log == LogId::Hints && !sloppy {
-                break;
-            }
-            let at = self.shell_of(node);
-            self.settle(at);
-            let durable = self.shells[at].holdings.get(&(log, key.clone())).map_or(0, |holding| holding.durable);
-            let knows = self.ledger.knows(&key, durable).unwrap_or_default();
-            holders += usize::from(!writes.common(&knows).is_empty());
-        }
+        (0..self.shells.len()).for_each(|at| self.settle(at));
+        let have = |log: LogId| -> Vec<Endpoint> {
+            let has = |shell: &&Shell| {
+                let durable = shell.holdings.get(&(log, key.clone())).map_or(0, |holding| holding.durable);
+                !writes.common(&self.ledger.knows(&key, durable).unwrap_or_default()).is_empty()
+            };
+            self.shells.iter().filter(has).map(|shell| shell.me).collect()
+        };
+        let owning = have(LogId::Objects);
+        // Fallbacks count for sloppy answers.
+        let hinting = if sloppy { have(LogId::Hints) } else { Vec::new() };
         // A copy that was destroyed meanwhile was one all the same.
         let destroyed = usize::from(self.destroyed_since(start));
-        if holders + destroyed >= needed {
+        let holders = |owners: &[Endpoint]| {
+            // Who is to own it by a ring that the coordinator does not know yet keeps among its objects what it stands in for.
+            let more = owning.iter().filter(|of| sloppy && !owners.contains(of) && !hinting.contains(of));
+            let standing_in = hinting.iter().filter(|of| !owners.contains(of) || !owning.contains(of)).chain(more);
+            owners.iter().filter(|owner| owning.contains(owner)).count() + standing_in.count() + destroyed
+        };
+        // What stood in for one that was given up may be forgotten as soon as all others have it, while the ring changes.
+        let given_up = |owners: &[Endpoint]| {
+            let dead = |owner: &&Endpoint| self.nodes[self.node_of(self.shell_of(**owner))].fate == Fate::Dead;
+            owners.iter().filter(dead).count()
+        };
+        // By one of the rings that cores went by: its owners, and those to be.
+        let enough = |ring: &Ring| {
+            let excused = if sloppy && ring.is_changing() { given_up(ring.primaries(partition)) } else { 0 };
+            holders(ring.primaries(partition)) + excused >= needed
+                && (needed == 1 || holders(ring.next_primaries(partition)) >= needed)
+        };
+        if self.rings.iter().any(|(_, ring)| enough(ring)) {
             return Ok(());
         }
-        let detail = format!("#{operation} is acknowledged, but {holders} of {needed} nodes have it on disk");
+        let detail = format!("#{operation} is acknowledged, but {owning:?} and {hinting:?} alone have it on disk");
         Err(violation("P12 durability", &key, detail))
     }
 

@@ -14,7 +14,7 @@ use quorate_net::{
     message::{Consistency, Durability, Message, Outcome, Request},
 };
 
-use super::{Event, Shape, World};
+use super::{Event, Settings, Shape, World};
 use crate::{
     checkers::Checked,
     faults::Plan,
@@ -31,6 +31,15 @@ impl World {
     /// When the cluster does not come up.
     #[must_use]
     pub fn scripted(seed: u64, nodes: u16) -> Self {
+        Self::scripted_with(seed, nodes, |_| {})
+    }
+
+    /// The same, configured by `configure`.
+    ///
+    /// # Panics
+    /// When the cluster does not come up.
+    #[must_use]
+    pub fn scripted_with(seed: u64, nodes: u16, configure: impl FnOnce(&mut Settings)) -> Self {
         let shape = Shape {
             nodes,
             cores: 1,
@@ -42,6 +51,7 @@ impl World {
             gets_permille: 0,
         };
         let mut world = Self::new(seed, &shape, Plan::none());
+        configure(&mut world.settings);
         world.outcomes = Some(Default::default());
         world.settle_down();
         world

@@ -5,7 +5,10 @@
 use std::{net::Ipv4Addr, rc::Rc, time::Duration};
 
 use quorate_engine::{Commit, Config as StoreConfig, disk::simulated::Random};
-use quorate_net::id::{CoreId, Endpoint, NodeId};
+use quorate_net::{
+    id::{CoreId, Endpoint, NodeId},
+    message::gossip::NodeIdentity,
+};
 use quorate_node::{
     anti_entropy,
     context::Sealer,
@@ -13,7 +16,7 @@ use quorate_node::{
     hinted_handoff,
     membership::{
         GossipConfig,
-        state::{ClusterState, Description, founding_identity},
+        state::{Change, ClusterState, Description, founding_identity},
     },
     ring::Ring,
     start::Layout,
@@ -46,7 +49,8 @@ pub struct Shape {
 /// What is configured.
 #[derive(Clone)]
 pub struct Settings {
-    /// The ring.
+    /// The ring that the cluster begins with. Who owns what later is for the cores to say: only what never changes is
+    /// taken from here.
     pub ring: Rc<Ring>,
     /// Seals contexts; the checkers open them with it.
     pub sealer: Sealer,
@@ -54,6 +58,7 @@ pub struct Settings {
     pub timeout: Duration,
     patience: Duration,
     cluster: u64,
+    cores: u16,
     store: StoreConfig,
     operations_max: usize,
     siblings_max: usize,
@@ -83,21 +88,11 @@ impl Shape {
 
 impl Settings {
     pub(super) fn new(shape: &Shape, random: &mut Random) -> Self {
-        let description = |node| Description {
-            identity: founding_identity(CLUSTER, NodeId(node)),
-            id: NodeId(node),
-            address: Ipv4Addr::new(10, 0, 0, node as u8).into(),
-            cores: shape.cores,
-            port: 7400,
-            core_port: 7401,
-            peer_port: 7500,
-            http_port: 7600,
-            rack: String::new(),
-            weight_thousandths: 1000,
-        };
-        let founded = ClusterState::founded((1..=shape.nodes).map(description).collect());
         let partitions = 64;
-        let ring = Ring::new(partitions, shape.replicas, founded.members(|_| true)).expect("a plain ring");
+        let description = |node| description(NodeId(node), founding_identity(CLUSTER, NodeId(node)), shape.cores);
+        let nodes = (1..=shape.nodes).map(description).collect();
+        let founded = ClusterState::founded(partitions, shape.replicas, nodes).expect("a plain ring");
+        let ring = founded.ring().expect("it has one");
         let mut store = StoreConfig::new(0, partitions, random.next_u64());
         store.segment_bytes = 1 << 20;
         store.segments_max = random.range(12..24) as u32;
@@ -123,11 +118,12 @@ impl Settings {
             timeout: Duration::from_millis(random.range(50..400)),
             patience: Duration::from_millis(random.range(2..150)),
             cluster: 1,
+            cores: shape.cores,
             store,
             operations_max: if random.one_in(8) { random.range(4..12) as usize } else { 1024 },
             siblings_max: if random.one_in(4) { random.range(2..6) as usize } else { 64 },
             founded,
-            gossip: GossipConfig::default(),
+            gossip: if random.one_in(3) { GossipConfig::default() } else { fast_gossip(random.range(20..100)) },
             exchanges: anti_entropy::Settings {
                 interval: Duration::from_millis(random.range(500..5_000)),
                 gap: Duration::from_micros(random.range(100..3_000)),
@@ -152,6 +148,11 @@ impl Settings {
                 acknowledged_max: random.range(1..100) as usize,
             },
         }
+    }
+
+    /// No core compares anything with another: what reads and writes repair shows by itself.
+    pub fn stop_exchanges(&mut self) {
+        self.exchanges.exchanges_max = 0;
     }
 
     /// The most requests under way that a core takes.
@@ -180,7 +181,7 @@ impl Settings {
     }
 
     pub(super) fn layout(&self, me: Endpoint) -> Layout {
-        Layout { cluster: self.cluster, me, cores: self.ring.members()[0].node.cores }
+        Layout { cluster: self.cluster, me, cores: self.cores }
     }
 
     pub(super) fn core(&self, me: Endpoint) -> CoreSettings {
@@ -202,8 +203,42 @@ impl Settings {
         }
     }
 
-    pub(super) fn belonging(&self, me: Endpoint) -> Belonging {
-        let seeds = self.founded.endpoints().filter(|endpoint| endpoint.node != me.node).collect();
-        Belonging { identity: founding_identity(CLUSTER, me.node), state: self.founded.clone(), seeds }
+    /// What a node of the first hour knows of the cluster.
+    pub(super) fn founder(&self, node: NodeId) -> Belonging {
+        let seeds = self.founded.endpoints().filter(|endpoint| endpoint.node != node).collect();
+        Belonging { identity: founding_identity(CLUSTER, node), state: self.founded.clone(), seeds }
     }
+
+    /// What a node knows that joins later.
+    pub(super) fn joiner(&self, node: NodeId, identity: NodeIdentity, seeds: Vec<Endpoint>) -> Belonging {
+        let mut state = ClusterState::default();
+        state.change(Change::Join(description(node, identity, self.cores))).expect("nobody else is known");
+        Belonging { identity, state, seeds }
+    }
+
+    /// Who a node of the first hour is.
+    pub(super) fn founding_identity(node: NodeId) -> NodeIdentity {
+        founding_identity(CLUSTER, node)
+    }
+}
+
+fn description(id: NodeId, identity: NodeIdentity, cores: u16) -> Description {
+    Description {
+        identity,
+        id,
+        address: Ipv4Addr::new(10, 0, 0, id.0 as u8).into(),
+        cores,
+        port: 7400,
+        core_port: 7401,
+        peer_port: 7500,
+        http_port: 7600,
+        rack: String::new(),
+        weight_thousandths: 1000,
+    }
+}
+
+/// So that a change of the ring gets somewhere in the short life of a world.
+fn fast_gossip(probe_timeout_ms: u64) -> GossipConfig {
+    let probe_timeout = Duration::from_millis(probe_timeout_ms);
+    GossipConfig { probe_interval: probe_timeout * 3, probe_timeout, ..GossipConfig::default() }
 }

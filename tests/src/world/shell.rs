@@ -22,11 +22,14 @@ use quorate_engine::{
 use quorate_net::{
     id::Endpoint,
     key::Key,
-    message::exchange::{HashedKey, Whole},
+    message::{
+        exchange::{HashedKey, Whole},
+        gossip::RingStamp,
+    },
 };
 use quorate_node::{
-    core::{Core, Loaded, LogId},
-    start::{StartError, Started, fetch, start, store_incarnation},
+    core::{Belonging, Core, Loaded, LogId},
+    start::{StartError, Started, fetch, start, store_incarnation, store_state},
 };
 
 use super::{
@@ -50,6 +53,10 @@ pub(super) enum Completion {
     Watermark(LogId, Watermark),
     /// A new incarnation is on disk.
     Actor(u64),
+    /// Who belongs is on disk, or is not.
+    Stored(bool),
+    /// A partition was dropped.
+    Dropped(u16),
 }
 
 /// Whether a core runs.
@@ -68,6 +75,8 @@ pub(super) struct Shell {
     pub(super) process: Process,
     executor: Executor,
     inbox: Rc<RefCell<VecDeque<Completion>>>,
+    /// States of the cluster to be stored, the one under way first.
+    states: Rc<RefCell<VecDeque<Vec<u8>>>>,
     /// What each read under way is for.
     pub(super) loads: AHashMap<u64, Cause>,
     /// The peers that it was told are down.
@@ -78,6 +87,10 @@ pub(super) struct Shell {
     /// What was durable may be gone: the disk was exchanged, or bytes on it were.
     pub(super) spoiled: bool,
     pub(super) snapshot: Option<Snapshot>,
+    /// How much later than others it hears of everything.
+    pub(super) lag: Duration,
+    /// The tables that it was last seen to go by.
+    pub(super) stamp: RingStamp,
     /// When it last began to start, by its disk's time.
     pub(super) started: Duration,
     random: Rc<RefCell<Random>>,
@@ -91,12 +104,15 @@ impl Shell {
             process: Process::Down,
             executor: Executor::new(),
             inbox: Rc::default(),
+            states: Rc::default(),
             loads: AHashMap::new(),
             told_down: BTreeSet::new(),
             coordinated: BTreeSet::new(),
             holdings: BTreeMap::new(),
             spoiled: false,
             snapshot: None,
+            lag: Duration::ZERO,
+            stamp: RingStamp::default(),
             started: Duration::ZERO,
             random: Rc::new(RefCell::new(random.fork())),
         }
@@ -126,7 +142,7 @@ impl Shell {
     }
 
     /// Begins to start, on what the disk holds.
-    pub(super) fn start(&mut self, settings: &Settings, clock: Clock) {
+    pub(super) fn start(&mut self, settings: &Settings, belonging: Belonging, clock: Clock) {
         self.forget_process();
         self.disk = self.disk.reopen();
         self.started = self.disk.now();
@@ -135,7 +151,7 @@ impl Shell {
         let starting = async move {
             let (store, hints) = (settings.store(me), settings.hint_store(me));
             let (layout, core) = (settings.layout(me), settings.core(me));
-            let (belonging, sealer) = (settings.belonging(me), settings.sealer.clone());
+            let sealer = settings.sealer.clone();
             let now = || clock.now(disk.now()).instant;
             start(disk.clone(), store, hints, layout, core, belonging, sealer, incarnation, now).await
         };
@@ -158,9 +174,11 @@ impl Shell {
         self.process = Process::Down;
         self.executor = Executor::new();
         self.inbox = Rc::default();
+        self.states = Rc::default();
         self.loads.clear();
         self.told_down.clear();
         self.coordinated.clear();
+        self.stamp = RingStamp::default();
     }
 
     /// The machine is ready: its store's tasks and the watch over its watermark begin.
@@ -234,6 +252,36 @@ impl Shell {
             inbox.borrow_mut().push_back(Completion::Fetched { job, log, object });
         };
         self.executor.spawn(GROUP, Box::pin(fetching));
+    }
+
+    /// Stores who belongs, one after the other.
+    pub(super) fn store_state(&mut self, state: Vec<u8>) {
+        let Some(core) = self.core() else { return };
+        self.states.borrow_mut().push_back(state);
+        if self.states.borrow().len() > 1 {
+            return;
+        }
+        let (store, inbox, states) = (core.store().clone(), self.inbox.clone(), self.states.clone());
+        let storing = async move {
+            while let Some(state) = { states.borrow().front().cloned() } {
+                let stored = store_state(&store, &state).await;
+                states.borrow_mut().pop_front();
+                inbox.borrow_mut().push_back(Completion::Stored(stored.is_ok()));
+            }
+        };
+        self.executor.spawn(GROUP, Box::pin(storing));
+    }
+
+    /// Drops a partition.
+    pub(super) fn drop_partition(&mut self, partition: u16) {
+        let Some(core) = self.core() else { return };
+        let (store, inbox) = (core.store().clone(), self.inbox.clone());
+        let dropping = async move {
+            // What could not be dropped is looked at again.
+            let _ = store.drop_partition(partition).await;
+            inbox.borrow_mut().push_back(Completion::Dropped(partition));
+        };
+        self.executor.spawn(GROUP, Box::pin(dropping));
     }
 
     /// Stores a new incarnation for the machine, however often it takes.

@@ -1,7 +1,7 @@
 //! The program under test, its processes, and waiting for them.
 
 use std::{
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Read},
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, ChildStdout, Command, ExitStatus, Stdio},
@@ -122,6 +122,15 @@ impl Process {
         }
     }
 
+    /// All that it prints until its end.
+    pub(crate) fn read_to_end(&mut self) -> String {
+        let child = self.child.as_mut().expect("it was not waited for");
+        let lines = self.lines.get_or_insert_with(|| BufReader::new(child.stdout.take().expect("it is piped")));
+        let mut text = String::new();
+        lines.read_to_string(&mut text).expect("it prints text");
+        text
+    }
+
     pub(crate) fn is_running(&mut self) -> bool {
         self.child.as_mut().is_some_and(|child| child.try_wait().expect("a child can be waited for").is_none())
     }
@@ -153,9 +162,20 @@ impl Drop for Process {
     }
 }
 
+/// How often a test does what it repeats: a few times, or as the environment variable `name` says.
+pub(crate) fn times(name: &str, few: usize) -> usize {
+    let text = std::env::var(name).ok();
+    text.map_or(few, |text| text.parse().unwrap_or_else(|_| panic!("{name} is no number: {text}")))
+}
+
 /// Looks again and again until there is something.
-pub(crate) fn wait_for<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
+pub(crate) fn wait_for<T>(what: &str, look: impl FnMut() -> Option<T>) -> T {
+    wait_long_for(what, PATIENCE, look)
+}
+
+/// The same, for what may take a while by its nature.
+pub(crate) fn wait_long_for<T>(what: &str, patience: Duration, mut look: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + patience;
     loop {
         if let Some(found) = look() {
             return found;

@@ -1,6 +1,7 @@
 //! Talking to one node: native requests to just that node, and RESP as any Redis client would.
 
 use std::{
+    collections::BTreeMap,
     io::{Read, Write},
     net::{SocketAddr, TcpStream},
     time::{Duration, Instant},
@@ -15,6 +16,9 @@ use quorate_net::{
 };
 
 use super::harness::PATIENCE;
+
+/// Requests that one connection has under way at most.
+const UNDER_WAY: u64 = 32;
 
 /// What that very node makes of a request, as coordinator or by forwarding it.
 pub(crate) fn ask(address: SocketAddr, operation: Operation) -> Outcome {
@@ -53,6 +57,61 @@ pub(crate) fn put(address: SocketAddr, name: &str, value: &str, context: Option<
         Outcome::Failed(failure) => Err(failure),
         other => panic!("{name} was not written: {other:?}"),
     }
+}
+
+/// The values of many keys with this R, or why there are none.
+pub(crate) fn get_all(address: SocketAddr, names: &[&str], quorum: u8) -> Vec<Result<Vec<String>, Failure>> {
+    let operation = |name: &&str| Operation::Get(Get { key: key(name), quorum, consistency: Consistency::Strict });
+    let read = |outcome| match outcome {
+        Outcome::Values { values, .. } => {
+            Ok(values.iter().map(|value| String::from_utf8_lossy(value).into_owned()).collect())
+        }
+        Outcome::Failed(failure) => Err(failure),
+        other => panic!("no answer to a get: {other:?}"),
+    };
+    ask_all(address, names.iter().map(operation)).into_iter().map(read).collect()
+}
+
+/// Puts many keys, each of which must be accepted.
+pub(crate) fn put_all(address: SocketAddr, values: &BTreeMap<String, String>) {
+    let operation = |(name, value): (&String, &String)| {
+        Operation::Put(Put {
+            key: key(name),
+            value: Some(Bytes::copy_from_slice(value.as_bytes())),
+            context: None,
+            quorum: 0,
+            durability: Durability::Durable,
+            consistency: Consistency::Strict,
+            token: None,
+        })
+    };
+    for (name, outcome) in values.keys().zip(ask_all(address, values.iter().map(operation))) {
+        assert!(matches!(outcome, Outcome::Written { .. }), "{name}: {outcome:?}");
+    }
+}
+
+/// What that node makes of many requests, some under way at a time; in their order.
+fn ask_all(address: SocketAddr, operations: impl Iterator<Item = Operation>) -> Vec<Outcome> {
+    let mut connection = PipelinedConnection::connect(address, PATIENCE).expect("the node listens");
+    let mut outcomes = BTreeMap::new();
+    let mut receive = |connection: &mut PipelinedConnection| {
+        connection.flush().expect("the node takes requests");
+        let reply = connection.receive(Instant::now() + PATIENCE).expect("the node answers");
+        outcomes.insert(reply.id, reply.outcome);
+    };
+    let mut sent = 0;
+    for operation in operations {
+        let request = Request { id: sent, timeout_us: 5_000_000, hops: 0, operation };
+        connection.queue(request).expect("it is small enough");
+        sent += 1;
+        if sent > UNDER_WAY {
+            receive(&mut connection);
+        }
+    }
+    for _ in 0..sent.min(UNDER_WAY) {
+        receive(&mut connection);
+    }
+    outcomes.into_values().collect()
 }
 
 /// Whether the node answers clients at all.

@@ -82,8 +82,8 @@ impl Exchange {
             }
             let Some(Difference { key, theirs, .. }) = self.repairs.todo.pop_front() else { return };
             desk.shared.bytes_underway += bytes;
-            let direction =
-                if theirs == 0 && !planted(Bug::ExchangeOneWay) { Direction::Give } else { Direction::Fetch };
+            let gives = theirs == 0 && !planted(Bug::ExchangeOneWay) || self.gives_only;
+            let direction = if gives { Direction::Give } else { Direction::Fetch };
             let repair = Repair { theirs, bytes, direction, until: None, tries: 0 };
             self.repairs.underway.insert(key, repair);
             self.try_repair(desk, key);

@@ -373,6 +373,7 @@ impl World {
         let soon = |rng: &mut Rng| Duration::from_micros(20 + rng.below(3000));
         for action in actions {
             match action {
+                Action::Compared { .. } => {}
                 Action::Send { to, message } => self.send(node, to, message),
                 Action::Load { job, partition, key } => {
                     let after = soon(&mut self.rng);

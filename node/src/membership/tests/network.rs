@@ -37,7 +37,7 @@ impl Network {
     /// `nodes` of `cores`, numbered from 1, that know each other.
     pub(super) fn new(seed: u64, nodes: u16, cores: u16) -> Self {
         let founder = |id: u16| state::Description { cores, ..description(id, id.into()) };
-        let founders = ClusterState::founded((1..=nodes).map(founder).collect());
+        let founders = ClusterState::founded(64, 3, (1..=nodes).map(founder).collect()).unwrap();
         let mut network = Self {
             loss_percent: 0,
             delay_max: Duration::from_millis(2),
@@ -137,6 +137,16 @@ impl Network {
 
     pub(super) fn change(&mut self, at: Endpoint, change: Change) {
         self.with(at, |membership, now, out| membership.change(now, change, out).unwrap());
+    }
+
+    /// Commits what is staged and finishes it, as if those who gain had confirmed at once.
+    pub(super) fn commit(&mut self, at: Endpoint) {
+        let plan = self.core(at).state().plan().unwrap().id;
+        self.change(at, Change::Commit { plan });
+        for core in self.core(at).state().unconfirmed() {
+            self.change(at, Change::Confirm(core));
+        }
+        self.change(at, Change::Finish);
     }
 
     pub(super) fn run(&mut self, duration: Duration) {

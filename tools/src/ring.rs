@@ -1,0 +1,204 @@
+//! `quorate ring`: who keeps which partitions, by the map that the cluster gives to its clients.
+//!
+//! The rule: what is shown is what any client routes by.
+//!
+//! Not here: how a ring comes about or is changed (`node/ring`).
+
+use std::{ffi::OsString, os::unix::ffi::OsStrExt};
+
+use quorate_net::{
+    message::{ClusterMap, MappedNode},
+    slot,
+};
+use serde_json::{Value, json};
+
+use crate::{failure::Failure, nodes::Seeds, repair::check_partition, roots::owner, table::aligned};
+
+/// Show which nodes keep which partitions
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    seeds: Seeds,
+    /// Show who keeps this partition
+    #[arg(long, value_name = "PARTITION", conflicts_with = "key")]
+    partition: Option<u16>,
+    /// Show who keeps this key
+    #[arg(long, value_name = "KEY")]
+    key: Option<OsString>,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub(crate) fn run(args: &Args) -> Result<(), Failure> {
+    let client = args.seeds.connect()?;
+    let map = client.map();
+    check_partition(map, args.partition)?;
+    let of_key = args.key.as_ref().map(|key| partition_of(map, key.as_bytes()));
+    match args.partition.or(of_key) {
+        Some(partition) if args.json => println!("{}", partition_as_json(map, partition)),
+        Some(partition) => print!("{}", partition_as_table(map, partition)),
+        None if args.json => println!("{}", as_json(map)),
+        None => print!("{}", as_table(map)),
+    }
+    Ok(())
+}
+
+fn partition_of(map: &ClusterMap, key: &[u8]) -> u16 {
+    let partitions = u16::try_from(map.preference.len()).expect("a map's bounds are checked");
+    slot::partition(slot::slot(key), partitions)
+}
+
+/// What one node keeps.
+struct Share {
+    /// Partitions that it is a primary of.
+    partitions: usize,
+    /// Of these, those whose preference list it heads.
+    first: usize,
+    /// Partitions by core.
+    cores: Vec<usize>,
+}
+
+fn shares(map: &ClusterMap) -> Vec<Share> {
+    let empty = |cores: u16| Share { partitions: 0, first: 0, cores: vec![0; cores.into()] };
+    let mut shares: Vec<Share> = map.nodes.iter().map(|node| empty(node.cores)).collect();
+    for (partition, list) in (0..).zip(&map.preference) {
+        for (place, &node) in list.iter().take(map.replicas.into()).enumerate() {
+            let (_, core) = owner(map, partition, node);
+            let share = &mut shares[usize::from(node)];
+            share.partitions += 1;
+            share.first += usize::from(place == 0);
+            share.cores[usize::from(core)] += 1;
+        }
+    }
+    shares
+}
+
+/// Mean over maximum: 1 when all have the same. The fuller a node, the more the others idle; nodes that are meant to have
+/// nothing do not count.
+fn balance(counts: impl Iterator<Item = usize> + Clone) -> f64 {
+    let counts = counts.filter(|&count| count > 0);
+    let (sum, number) = (counts.clone().sum::<usize>(), counts.clone().count());
+    counts.max().map_or(1.0, |max| sum as f64 / number as f64 / max as f64)
+}
+
+fn as_json(map: &ClusterMap) -> Value {
+    let shares = shares(map);
+    let node = |(node, share): (&MappedNode, &Share)| {
+        json!({
+            "id": node.id.0,
+            "address": node.address,
+            "port": node.port,
+            "partitions": share.partitions,
+            "first": share.first,
+            "cores": share.cores,
+        })
+    };
+    json!({
+        "partitions": map.preference.len(),
+        "replicas": map.replicas,
+        "balance": balance(shares.iter().map(|share| share.partitions)),
+        "nodes": map.nodes.iter().zip(&shares).map(node).collect::<Vec<_>>(),
+    })
+}
+
+fn as_table(map: &ClusterMap) -> String {
+    let shares = shares(map);
+    let copies: usize = shares.iter().map(|share| share.partitions).sum();
+    let mut rows = vec![["node", "clients", "partitions", "share", "first", "by core"].map(str::to_owned).to_vec()];
+    for (node, share) in map.nodes.iter().zip(&shares) {
+        let cores: Vec<String> = share.cores.iter().map(usize::to_string).collect();
+        rows.push(vec![
+            node.id.to_string(),
+            format!("{}:{}", node.address, node.port),
+            share.partitions.to_string(),
+            format!("{:.1} %", share.partitions as f64 * 100.0 / copies.max(1) as f64),
+            share.first.to_string(),
+            cores.join(" "),
+        ]);
+    }
+    format!(
+        "{} partitions, N={}; balance {:.3} (mean/max of the nodes' partitions)\n\n{}",
+        map.preference.len(),
+        map.replicas,
+        balance(shares.iter().map(|share| share.partitions)),
+        aligned(&rows)
+    )
+}
+
+/// The preference list of a partition: whether primary, node, core, and where clients reach that.
+fn preference(map: &ClusterMap, partition: u16) -> Vec<(bool, u16, u16, String)> {
+    let list = map.preference[usize::from(partition)].iter().enumerate();
+    list.map(|(place, &index)| {
+        let (at, core) = owner(map, partition, index);
+        let node = &map.nodes[usize::from(index)];
+        let address = format!("{}:{}", node.address, u32::from(node.core_port) + u32::from(core));
+        (place < usize::from(map.replicas), at.node.0, core, address)
+    })
+    .collect()
+}
+
+fn partition_as_json(map: &ClusterMap, partition: u16) -> Value {
+    let entry =
+        |(_, node, core, address): (bool, u16, u16, String)| json!({"node": node, "core": core, "address": address});
+    let (primaries, fallbacks): (Vec<_>, Vec<_>) =
+        preference(map, partition).into_iter().partition(|(primary, ..)| *primary);
+    json!({
+        "partition": partition,
+        "primaries": primaries.into_iter().map(entry).collect::<Vec<_>>(),
+        "fallbacks": fallbacks.into_iter().map(entry).collect::<Vec<_>>(),
+    })
+}
+
+fn partition_as_table(map: &ClusterMap, partition: u16) -> String {
+    let mut rows = vec![["place", "node", "core", "clients"].map(str::to_owned).to_vec()];
+    for (primary, node, core, address) in preference(map, partition) {
+        let place = if primary { "primary" } else { "fallback" };
+        rows.push(vec![place.to_owned(), node.to_string(), core.to_string(), address]);
+    }
+    format!("Partition {partition} of {}, N={}\n\n{}", map.preference.len(), map.replicas, aligned(&rows))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::roots::tests::three_nodes;
+
+    #[test]
+    fn shares_and_balance_follow_from_the_map() {
+        let wanted = "\
+4 partitions, N=2; balance 0.889 (mean/max of the nodes' partitions)
+
+node  clients         partitions  share   first  by core
+1     127.0.0.1:7400  3           37.5 %  2      3
+2     127.0.0.2:7400  3           37.5 %  1      3
+3     127.0.0.3:7400  2           25.0 %  1      2
+";
+        assert_eq!(as_table(&three_nodes()), wanted);
+        let value = as_json(&three_nodes());
+        assert_eq!((&value["partitions"], &value["replicas"]), (&json!(4), &json!(2)));
+        assert_eq!(value["nodes"][2]["partitions"], 2);
+        assert!((value["balance"].as_f64().unwrap() - 8.0 / 9.0).abs() < 1e-9);
+        // Who is meant to have nothing does not make it worse.
+        assert_eq!(balance([4, 4, 0].into_iter()), 1.0);
+        assert_eq!(balance([].into_iter()), 1.0);
+    }
+
+    #[test]
+    fn a_partition_has_primaries_and_fallbacks_in_order() {
+        let wanted = "\
+Partition 1 of 4, N=2
+
+place     node  core  clients
+primary   2     0     127.0.0.2:7401
+primary   3     0     127.0.0.3:7401
+fallback  1     0     127.0.0.1:7401
+";
+        assert_eq!(partition_as_table(&three_nodes(), 1), wanted);
+        let value = partition_as_json(&three_nodes(), 1);
+        assert_eq!(value["primaries"][0], json!({"node": 2, "core": 0, "address": "127.0.0.2:7401"}));
+        assert_eq!(value["fallbacks"].as_array().unwrap().len(), 1);
+        // Slot 12182 of 16384 lies in the third quarter.
+        assert_eq!((partition_of(&three_nodes(), b"foo"), partition_of(&three_nodes(), b"{foo}x")), (2, 2));
+    }
+}
