@@ -183,11 +183,14 @@ impl World {
     /// What a replica tells of a key it knows for good: it shows nothing that a crash can still take back, and says that the
     /// key is absent only as an owner who has not lost it.
     fn check_told(&mut self, at: usize, key: &Key, told: &ProbedVersion) -> Checked {
-        let partition = self.settings.ring.partition(key.name());
-        let owns = self.settings.ring.primaries(partition).contains(&self.shells[at].me);
+        let Some(core) = self.shells[at].core() else { return Ok(()) };
+        let (ring, me) = (core.ring(), self.shells[at].me);
+        let partition = ring.partition(key.name());
+        // By the ring that it goes by itself.
+        let owns = ring.keepers(partition).any(|keeper| keeper == me);
         match told {
             ProbedVersion::Absent => {
-                let found = self.shells[at].core().and_then(|core| core.store().lookup(partition, key.encoded()));
+                let found = core.store().lookup(partition, key.encoded());
                 let lost = found.is_some_and(|found| found.summary == Summary::LOST);
                 if owns && !lost {
                     return Ok(());
