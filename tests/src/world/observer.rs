@@ -462,9 +462,9 @@ impl World {
         };
         // By one of the rings that cores went by: its owners, and those to be.
         let enough = |ring: &Ring| {
-            let excused = if sloppy && ring.is_changing() { given_up(ring.primaries(partition)) } else { 0 };
-            holders(ring.primaries(partition)) + excused >= needed
-                && (needed == 1 || holders(ring.next_primaries(partition)) >= needed)
+            let excused = |owners| if sloppy && ring.is_changing() { given_up(owners) } else { 0 };
+            let holds = |owners| holders(owners) + excused(owners) >= needed;
+            holds(ring.primaries(partition)) && (needed == 1 || holds(ring.next_primaries(partition)))
         };
         if self.rings.iter().any(|(_, ring)| enough(ring)) {
             return Ok(());
