@@ -6,6 +6,9 @@
 //!
 //! Not here: finding them (`tests/planted`).
 
+#[cfg(all(feature = "planted", panic = "abort", not(debug_assertions)))]
+compile_error!("planted bugs are never in what is shipped: build with --profile planted");
+
 macro_rules! bugs {
     ($($name:ident, $word:literal, $hazard:literal, $what:literal;)*) => {
         /// A planted bug.
@@ -47,14 +50,32 @@ bugs! {
         "The coordinator counts its own copy before it is on disk.";
     IncarnationCounted, "incarnation-counted", "H2",
         "The incarnation is the stored one plus one, so a lost or restored disk brings an old one back.";
+    Doomstone, "doomstone", "H3",
+        "A delete leaves nothing behind, so the counters of its key begin anew.";
+    TombstoneDropped, "tombstone-dropped", "H4",
+        "A tombstone is dropped when it is on disk, whoever may still hold a hint.";
+    ExchangeOverwrites, "exchange-overwrites", "H5",
+        "What an exchange brings is taken as it came, as if who was away had seen all.";
+    HintsOwedAsBefore, "hints-owed-as-before", "H6",
+        "Hints are owed to those who owned the partition when this core started.";
     ExchangeEndsAtRoot, "exchange-ends-at-root", "H7",
         "An exchange takes roots that differ for equal.";
     TokenForgotten, "token-forgotten", "H8",
         "A retry with a token is made anew.";
     RetryContextWide, "retry-context-wide", "H8",
         "The context of a retry covers siblings that came meanwhile.";
+    ConfirmsUncompared, "confirms-uncompared", "H9",
+        "Who gains confirms before it has what it gains.";
+    GainerCountsAlone, "gainer-counts-alone", "H9",
+        "While the ring changes what is enough of those to be is enough.";
     NewestWins, "newest-wins", "H10",
         "Of siblings that meet only the one with the latest timestamp stays.";
+    RemovedHeard, "removed-heard", "H11",
+        "Who was removed is listened to.";
+    SplitRingsStay, "split-rings-stay", "H12",
+        "Of two rings of one term each side keeps its own.";
+    DropsUnheard, "drops-unheard", "H12",
+        "A partition is confirmed and dropped before all are known to go by the same tables.";
     LateAnswerCounts, "late-answer-counts", "H13",
         "Numbers of requests begin at 0 in each life, so an answer to an earlier one counts.";
     FsyncRetried, "fsync-retried", "H14",
@@ -83,6 +104,8 @@ bugs! {
         "A fallback without a hint says that the key is absent.";
     ContextUnsealed, "context-unsealed", "H19",
         "A context that was not given out for the key is accepted.";
+    ActorKeptAfterMove, "actor-kept-after-move", "H20",
+        "The actor lives on after a partition was gained or given away.";
     ActorKeptAfterLoss, "actor-kept-after-loss", "rule 1",
         "The actor lives on after a record was lost.";
     RepairsOneSibling, "repairs-one-sibling", "rule 2",

@@ -93,7 +93,13 @@ impl Tally {
     /// How many there are in the group that has fewer.
     #[must_use]
     pub fn least(self, changing: bool) -> u8 {
-        if changing { self.present.min(self.next) } else { self.present }
+        if changing && planted(Bug::GainerCountsAlone) {
+            self.present.max(self.next)
+        } else if changing {
+            self.present.min(self.next)
+        } else {
+            self.present
+        }
     }
 }
 

@@ -59,6 +59,10 @@ impl<D: Disk> Log<D> {
         if found.summary == Summary::LOST {
             return (if planted(Bug::LostSaysAbsent) { Local::absent() } else { Local::lost() }, None);
         }
+        let forgets = planted(Bug::TombstoneDropped) || planted(Bug::Doomstone);
+        if forgets && found.pending.is_none() && !self.actors.has_value(found.summary) {
+            return (Local::absent(), None);
+        }
         let version = self.actors.version(found.summary);
         let local = Local {
             version,

@@ -96,7 +96,10 @@ impl<D: Disk> Core<D> {
                 return self.fan_out(now, &job, quorum, fan_out, out);
             }
         }
-        let dot = Dot { actor, counter: self.counter + 1 };
+        let mut dot = Dot { actor, counter: self.counter + 1 };
+        if planted(Bug::Doomstone) {
+            dot.counter = local.outline.as_ref().map_or(0, |outline| outline.clock.vector().counter(actor)) + 1;
+        }
         let sibling = Sibling { dot, timestamp_ms: now.wall_ms, token: job.put.token, value: job.put.value.clone() };
         let made = written(&local, context.as_ref(), sibling.clone()).or_else(|| {
             self.add_body(&mut local, log, job.partition, &key).then(|| written(&local, context.as_ref(), sibling))?

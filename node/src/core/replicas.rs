@@ -274,6 +274,9 @@ impl<D: Disk> Core<D> {
         if decision == Decision::NeedBody && self.add_body(&mut local, log, partition, key) {
             decision = decide(&local, object, incoming.base);
         }
+        if planted(Bug::ExchangeOverwrites) && matches!(sender, Sender::Exchange { .. }) {
+            decision = Decision::Take;
+        }
         let lost = matches!(loaded, Some(Err(ReadError::Corrupt { .. })));
         if matches!(loaded, Some(Err(_))) && !lost {
             self.tell_outcome(now, sender, ReplicaOutcome::StoreFailed, out);
