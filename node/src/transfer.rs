@@ -12,6 +12,7 @@ use std::{
     time::Duration,
 };
 
+use quorate_engine::planted::{Bug, planted};
 use quorate_net::{
     id::Endpoint,
     message::gossip::{RingStamp, Status},
@@ -108,7 +109,7 @@ impl Transfer {
     pub fn look(&mut self, now: Instant, state: &ClusterState, all_know: bool, hints: u64, out: &mut Vec<Step>) {
         let Some(change) = self.next_look.map(|_| state.ring_state().change()) else { return };
         self.next_look = Some(now + LOOK);
-        if !all_know || change.is_some_and(|change| change.pauses % 2 == 1) {
+        if !(all_know || planted(Bug::DropsUnheard)) || change.is_some_and(|change| change.pauses % 2 == 1) {
             return;
         }
         if self.known.is_none() {
@@ -120,7 +121,8 @@ impl Transfer {
         let done: Vec<u16> = self.left.iter().filter(|(_, peers)| peers.is_empty()).map(|(&p, _)| p).collect();
         if change.is_some() {
             let leaves = state.node(self.me.node).is_some_and(|node| node.status == Status::Leaving);
-            if done.len() == self.left.len() && !self.confirmed && state.is_mover(self.me) && !(leaves && hints > 0) {
+            let compared = done.len() == self.left.len() || planted(Bug::ConfirmsUncompared);
+            if compared && !self.confirmed && state.is_mover(self.me) && !(leaves && hints > 0) {
                 self.confirmed = true;
                 out.push(Step::Confirm);
             }

@@ -366,7 +366,14 @@ impl World {
             _ => None,
         };
         let cause = self.cause_of(message, asked);
-        self.drive(at, &cause, |core, now, out| core.handle_message(now, from, message, out))
+        let strangers = |world: &Self| world.shells[at].core().map(|core| core.statistics().strangers);
+        let (stranger, before) = (self.is_stranger(at, from, message), strangers(self));
+        self.drive(at, &cause, |core, now, out| core.handle_message(now, from, message, out))?;
+        if stranger && strangers(self) == before {
+            let detail = format!("core {at} hears {from}, which it knows does not belong");
+            return Err(self.fail("P10 membership", detail));
+        }
+        Ok(())
     }
 
     fn asked(&mut self, at: usize, client: usize, bytes: &Rc<[u8]>) -> Checked {

@@ -9,7 +9,10 @@ use std::{rc::Rc, time::Duration};
 
 use quorate_net::{
     id::{Endpoint, NodeId},
-    message::gossip::{NodeIdentity, Status},
+    message::{
+        ArchivedMessage,
+        gossip::{NodeIdentity, Status},
+    },
 };
 use quorate_node::{
     core::Belonging,
@@ -66,6 +69,12 @@ impl World {
     pub(super) fn any_node(&mut self) -> usize {
         let nodes: Vec<usize> = self.belonging().collect();
         nodes[self.random.index(nodes.len())]
+    }
+
+    /// Whether a core knows that the sender does not belong. Gossip is how that learns why.
+    pub(super) fn is_stranger(&self, at: usize, from: Endpoint, message: &ArchivedMessage) -> bool {
+        let knows_not = |core: &Machine| !core.membership().state().has(from);
+        !matches!(message, ArchivedMessage::Gossip(_)) && self.shells[at].core().is_some_and(knows_not)
     }
 
     /// Remembers by which tables a core goes.

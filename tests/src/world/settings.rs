@@ -103,6 +103,10 @@ impl Settings {
         // Replicas take what concurrent writers, each within the limit, make together.
         store.body_bytes_max = 320 << 10;
         store.queue_bytes_max = 1 << 20;
+        if shape.value_bytes_max <= 200 {
+            // Segments that are soon full, so that they are recycled and compacted while faults strike.
+            (store.segment_bytes, store.body_bytes_max) = (256 << 10, 80 << 10);
+        }
         // Often too small for anything, so that reads meet the disk.
         store.cache_bytes = if random.one_in(2) { 1 << 20 } else { 1 << 10 };
         store.checkpoint_log_bytes = random.range(32..1024) << 10;

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use quorate_engine::planted::{Bug, planted};
 use quorate_net::message::exchange::{HashedKey, Step, Whole};
 
 use super::{Action, Desk, Difference, End, Exchange, Stage, Tree, version};
@@ -84,7 +85,8 @@ impl Exchange {
             desk.shared.pace.charge(desk.now, bytes);
             let Some(Difference { key, theirs, .. }) = self.repairs.todo.pop_front() else { return };
             desk.shared.bytes_underway += bytes;
-            let direction = if theirs == 0 || self.gives_only { Direction::Give } else { Direction::Fetch };
+            let gives = theirs == 0 && !planted(Bug::ExchangeOneWay) || self.gives_only;
+            let direction = if gives { Direction::Give } else { Direction::Fetch };
             let repair = Repair { theirs, bytes, direction, until: None, tries: 0 };
             self.repairs.underway.insert(key, repair);
             self.try_repair(desk, key);
