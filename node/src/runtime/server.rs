@@ -272,6 +272,7 @@ impl Config {
         config.queue_bytes_max = store.queue as usize;
         config.cache_bytes = store.cache as usize;
         config.checkpoint_log_bytes = store.checkpoint_every;
+        config.scrub_bytes_per_second = store.scrub;
         config
     }
 

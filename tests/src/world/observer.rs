@@ -202,13 +202,17 @@ impl World {
                 let object = decode(key, body)?;
                 self.ledger.sighted(key, &object)?;
                 self.settle(at);
-                let log = if owns { LogId::Objects } else { LogId::Hints };
-                let holding = self.shells[at].holdings.get(&(log, key.clone()));
-                let durable = self.ledger.knows(key, holding.map_or(0, |holding| holding.durable)).unwrap_or_default();
+                // In either log: what it keeps may have changed while the answer waited for the disk.
+                let durable = |log: LogId| {
+                    let holding = self.shells[at].holdings.get(&(log, key.clone()));
+                    self.ledger.knows(key, holding.map_or(0, |holding| holding.durable)).unwrap_or_default()
+                };
                 let shown = self.ledger.knows(key, object.version().0).unwrap_or_default();
-                if self.shells[at].spoiled || !self.ledger.watches(key) || shown.is_within(&durable) {
+                let on_disk = LOGS.iter().any(|&log| shown.is_within(&durable(log)));
+                if self.shells[at].spoiled || !self.ledger.watches(key) || on_disk {
                     return Ok(());
                 }
+                let durable = durable(if owns { LogId::Objects } else { LogId::Hints });
                 Err(violation("P12 durability", key, format!("core {at} shows {shown:?} with {durable:?} on disk")))
             }
             ProbedVersion::Same | ProbedVersion::Unknown => Ok(()),

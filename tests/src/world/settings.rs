@@ -112,6 +112,7 @@ impl Settings {
         store.checkpoint_log_bytes = random.range(32..1024) << 10;
         store.background_pause = Duration::from_micros(random.range(10..1_000));
         store.full_retry = Duration::from_millis(50);
+        store.scrub_bytes_per_second = [0, 1 << 20, 1 << 24][random.index(3)];
         Self {
             ring: Rc::new(ring),
             sealer: Sealer::new("the secret of a simulated cluster"),
