@@ -342,6 +342,12 @@ impl Membership {
         self.refusal
     }
 
+    /// This core's machine.
+    #[must_use]
+    pub fn identity(&self) -> NodeIdentity {
+        self.identity
+    }
+
     /// All that is known of who belongs, for somebody who is refused: so it learns why.
     #[must_use]
     pub fn explanation(&self) -> Gossip {

@@ -42,12 +42,14 @@ pub(super) fn cluster(shell: &Shell) -> Value {
 }
 
 fn of_core<D: Disk>(core: &Core<D>) -> Value {
-    let (members, me) = (core.membership(), core.settings().me);
+    let members = core.membership();
     let state = members.state();
     let store = core.store().statistics();
+    // Its id may mean another machine.
+    let own = state.entries().into_iter().find(|entry| entry.identity == members.identity());
     let mut answer = json!({
-        "identity": state.node(me.node).map(|node| node.identity.to_string()),
-        "status": state.node(me.node).map(|node| status(node.status)),
+        "identity": members.identity().to_string(),
+        "status": own.map(|own| status(own.status)),
         "refused": members.refusal().map(|refusal| refusal.to_string()),
         "stored": core.is_state_stored(),
         "term": state.ring_state().term(),
@@ -106,6 +108,7 @@ fn node(node: &NodeEntry) -> Value {
         "status": status(node.status),
         "address": node.address.to_string(),
         "port": node.port,
+        "cores": node.cores,
         "replaces": node.replaces.map(|old| old.0),
         "staged": !matches!(node.status, Status::Member | Status::Removed),
     })
