@@ -50,13 +50,13 @@ pub(super) fn connect(
     let shell = shell.clone();
     Link::open(transport, at, options, move |connection| {
         greet(connection, identity, peer);
-        Box::new(PeerHandler { shell: shell.clone(), identity, expected: Some(peer), peer: None })
+        Box::new(PeerHandler { shell: shell.clone(), identity, expected: Some(peer), said: None, peer: None })
     })
 }
 
 /// What a connection from a peer leads to.
 pub(super) fn accepted(shell: &Rc<Shell>, identity: Identity) -> Box<dyn Handler> {
-    Box::new(PeerHandler { shell: shell.clone(), identity, expected: None, peer: None })
+    Box::new(PeerHandler { shell: shell.clone(), identity, expected: None, said: None, peer: None })
 }
 
 fn greet(connection: &Connection, identity: Identity, to: Endpoint) {
@@ -73,7 +73,7 @@ enum Fault {
     /// It is of another cluster, version or ring, or not who was looked for.
     Other(String),
     /// It does not belong.
-    Refused(Endpoint, Refusal),
+    Refused(Refusal),
 }
 
 impl fmt::Display for Fault {
@@ -82,7 +82,7 @@ impl fmt::Display for Fault {
             Self::Frame(error @ FrameError::Version(_)) => write!(f, "{error}: upgrade the older one"),
             Self::Frame(error) => write!(f, "{error}"),
             Self::Other(reason) => f.write_str(reason),
-            Self::Refused(peer, refusal) => write!(f, "{peer} is refused: {refusal}"),
+            Self::Refused(refusal) => write!(f, "{refusal}"),
         }
     }
 }
@@ -92,7 +92,9 @@ struct PeerHandler {
     identity: Identity,
     /// Whom this side meant to reach; `None` on the side that was connected to.
     expected: Option<Endpoint>,
-    /// Who it is, once it said so.
+    /// Who it says that it is.
+    said: Option<Endpoint>,
+    /// Who it is, once that was found right.
     peer: Option<Endpoint>,
 }
 
@@ -116,7 +118,7 @@ impl Handler for PeerHandler {
             };
             if let Err(fault) = outcome {
                 self.explain(connection, &fault);
-                self.shell.refused(connection.peer(), &fault.to_string());
+                self.shell.refused(self.expected.or(self.said), connection.peer(), &fault.to_string());
                 return Taken { consumed, next: Next::Close };
             }
         }
@@ -135,9 +137,10 @@ impl PeerHandler {
         let greeted = self.expected.is_some() || self.peer.is_some();
         let versions = matches!(fault, Fault::Frame(FrameError::Version(_)));
         if !greeted && (versions || !matches!(fault, Fault::Frame(_))) {
-            greet(connection, self.identity, self.identity.me);
+            // Of another version not even the name is known, and it reads no further than to the version.
+            greet(connection, self.identity, self.said.unwrap_or(self.identity.me));
         }
-        if let Fault::Refused(..) = fault {
+        if let Fault::Refused(_) = fault {
             let all = Message::Gossip(self.shell.look(|core| core.membership().explanation()));
             // One that is gone already needs none.
             let _ = connection.send(|out| frame::encode(&all, out).expect("a state is within its limit"));
@@ -164,11 +167,12 @@ impl PeerHandler {
         }
     }
 
-    fn check(&self, hello: &ArchivedHello) -> Result<Endpoint, Fault> {
+    fn check(&mut self, hello: &ArchivedHello) -> Result<Endpoint, Fault> {
         let ours = self.identity;
         let endpoint = |node: u16, core: u16| Endpoint::new(quorate_net::id::NodeId(node), CoreId(core));
         let from = endpoint(hello.from.node.0.to_native(), hello.from.core.0.to_native());
         let to = endpoint(hello.to.node.0.to_native(), hello.to.core.0.to_native());
+        self.said = Some(from);
         let machine = NodeIdentity(hello.identity.0.to_native());
         // Who is not known may gossip: so it asks to join. It is not listened to in anything else.
         let standing = self.shell.look(|core| core.membership().state().standing(machine, from.node));
@@ -184,7 +188,7 @@ impl PeerHandler {
                 hello.partitions, hello.replicas, ours.partitions, ours.replicas
             ))
         } else if let Standing::Refused(refusal) = standing {
-            Err(Fault::Refused(from, refusal))
+            Err(Fault::Refused(refusal))
         } else if to != ours.me {
             other(format!("it looks for core {to}, this is {}: compare the addresses in the configs", ours.me))
         } else if from.node == ours.me.node || self.expected.is_some_and(|expected| expected != from) {

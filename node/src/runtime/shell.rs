@@ -54,10 +54,13 @@ pub(super) struct Shell {
     storing: Cell<bool>,
     on_members_changed: RefCell<Option<Rc<dyn Fn()>>>,
     /// Whom this core hung up on, why, and when last.
-    refused: RefCell<BTreeMap<IpAddr, (String, SystemInstant)>>,
+    refused: RefCell<BTreeMap<Stranger, (String, SystemInstant)>>,
 }
 
-/// Refusals by more addresses are not remembered.
+/// Whom somebody says that it is, and where it came from.
+type Stranger = (Option<Endpoint>, IpAddr);
+
+/// Refusals of more are not remembered.
 const REFUSED_MAX: usize = 64;
 
 /// The same refusal is logged again after this.
@@ -129,7 +132,8 @@ impl Shell {
 
     /// A connection to the peer stands, and it said who it is. A newer one takes the place of an older.
     pub(super) fn peer_connected(self: &Rc<Self>, peer: Endpoint, connection: &Connection) {
-        self.refused.borrow_mut().remove(&connection.peer().ip());
+        let met = connection.peer().ip();
+        self.refused.borrow_mut().retain(|(who, at), _| who.map_or(*at != met, |who| who != peer));
         let before = self.peers.borrow_mut().insert(peer, connection.clone());
         if let Some(before) = before {
             before.close();
@@ -146,23 +150,29 @@ impl Shell {
         }
     }
 
-    /// This core hung up on somebody at this address. Who tries again and again is logged now and then.
-    pub(super) fn refused(&self, at: SocketAddr, reason: &str) {
+    /// This core hung up on somebody. Who tries again and again is logged now and then.
+    pub(super) fn refused(&self, who: Option<Endpoint>, at: SocketAddr, reason: &str) {
+        let stranger = (who, at.ip());
         let mut refused = self.refused.borrow_mut();
         let said = |(before, when): &(String, SystemInstant)| before == reason && when.elapsed() < SAID_AGAIN;
-        if refused.get(&at.ip()).is_some_and(said) {
+        if refused.get(&stranger).is_some_and(said) {
             return;
         }
-        eprintln!("core {}: closed a peer connection with {}: {reason}", self.me, at.ip());
-        if refused.len() < REFUSED_MAX || refused.contains_key(&at.ip()) {
-            refused.insert(at.ip(), (reason.to_owned(), SystemInstant::now()));
+        let name = who.map_or("somebody".to_owned(), |who| format!("core {who}"));
+        eprintln!("core {}: hung up on {name} at {}: {reason}", self.me, at.ip());
+        if refused.len() < REFUSED_MAX || refused.contains_key(&stranger) {
+            refused.insert(stranger, (reason.to_owned(), SystemInstant::now()));
         }
     }
 
     /// Whom this core hung up on and has not been connected with since, and why.
     pub(super) fn refusals(&self) -> Vec<Value> {
         let refused = self.refused.borrow();
-        refused.iter().map(|(at, (reason, _))| json!({"address": at.to_string(), "reason": reason})).collect()
+        let shown = |((who, at), (reason, _)): (&Stranger, &(String, SystemInstant))| {
+            let (node, core) = (who.map(|who| who.node.0), who.map(|who| who.core.0));
+            json!({"node": node, "core": core, "address": at.to_string(), "reason": reason})
+        };
+        refused.iter().map(shown).collect()
     }
 
     /// Whether there is a connection with any other node.

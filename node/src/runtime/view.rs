@@ -96,7 +96,7 @@ impl View {
     /// Has the machine make a change, and waits until it is on disk: else a crash could undo what an operator relies on.
     pub(super) async fn change(&self, change: Change) -> Result<Value, String> {
         if let Some(refusal) = self.shell.look(|core| core.membership().refusal()) {
-            return Err(format!("ERR {refusal}"));
+            return Err(format!("REFUSED {refusal}"));
         }
         let mut changed = Ok(());
         self.shell.drive(|core, now, out| changed = core.handle_change(now, change, out));
