@@ -21,6 +21,9 @@ use crate::{
     resp,
 };
 
+/// Who is refused for so long is not waited for any more.
+const REFUSED_FOR: Duration = Duration::from_secs(2);
+
 /// Between two looks.
 const LOOK_PERIOD: Duration = Duration::from_millis(100);
 
@@ -29,6 +32,7 @@ pub(super) fn run(seeds: &Seeds, address: &str, as_json: bool) -> Result<(), Fai
         .map_err(|_| Failure::Usage(format!("{address}: not an ADDRESS or ADDRESS:PORT that can be found")))?;
     let mut client = seeds.connect()?;
     let until = Instant::now() + seeds.timeout();
+    let mut refused_since = None;
     loop {
         let joiner = ask(&addresses).map_err(failed)?;
         let view = View::look(&mut client);
@@ -39,8 +43,15 @@ pub(super) fn run(seeds: &Seeds, address: &str, as_json: bool) -> Result<(), Fai
                 tell(&joiner, status, as_json);
                 return Ok(());
             }
-            Standing::Unknown if Instant::now() > until => return Err(failed(why_unknown(address, &joiner, &view))),
-            Standing::Unknown => thread::sleep(LOOK_PERIOD),
+            Standing::Unknown => {
+                let why = why_not(&joiner, &view);
+                let refused = why.as_ref().map(|_| *refused_since.get_or_insert_with(Instant::now));
+                // A refusal may be of a moment ago, and another node may let it in.
+                if Instant::now() > until || refused.is_some_and(|since| since.elapsed() > REFUSED_FOR) {
+                    return Err(failed(in_words(&joiner, why)));
+                }
+                thread::sleep(LOOK_PERIOD);
+            }
         }
     }
 }
@@ -104,23 +115,26 @@ fn tell(joiner: &Value, status: &str, as_json: bool) {
     }
 }
 
-/// What either side says of the other.
-fn why_unknown(address: &str, joiner: &Value, view: &View) -> String {
-    let reasons = |answer: &Value, wanted: Option<&str>| -> Vec<String> {
+/// What either side says of the other when it hung up.
+fn why_not(joiner: &Value, view: &View) -> Option<String> {
+    let reasons = |answer: &Value, of: Option<u64>| -> Vec<String> {
         let refusals = answer["refusals"].as_array().into_iter().flatten();
-        let meant = |refusal: &&Value| wanted.is_none_or(|wanted| refusal["address"] == wanted);
+        // Of one whose version is another not even the name is known.
+        let meant = |refusal: &&Value| of.is_none() || refusal["node"].is_null() || refusal["node"].as_u64() == of;
         refusals.filter(meant).filter_map(|refusal| refusal["reason"].as_str()).map(str::to_owned).collect()
     };
-    let ip = address.rsplit_once(':').map_or(address, |(ip, _)| ip);
-    let theirs = view.answers().flat_map(|answer| reasons(answer, Some(ip)));
+    let theirs = view.answers().flat_map(|answer| reasons(answer, Some(number(joiner, "node"))));
     let said = reasons(joiner, None).into_iter().next().map(|said| format!("it says of a node of the cluster: {said}"));
-    let said = said.or_else(|| theirs.last().map(|said| format!("a node of the cluster says of it: {said}")));
-    let why = said.unwrap_or_else(|| {
+    said.or_else(|| theirs.last().map(|said| format!("a node of the cluster says of it: {said}")))
+}
+
+fn in_words(joiner: &Value, why: Option<String>) -> String {
+    let why = why.unwrap_or_else(|| {
         "neither has heard of the other: list nodes of the cluster as [[cluster.node]] in its configuration, and check the \
          network between them"
             .to_owned()
     });
-    format!("the cluster does not know node {} yet, nothing was changed: {why}", number(joiner, "node"))
+    format!("the cluster does not know node {}, nothing was changed: {why}", number(joiner, "node"))
 }
 
 #[cfg(test)]

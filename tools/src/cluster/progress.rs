@@ -167,7 +167,10 @@ impl Progress {
                 }
             }
         }
-        lines.extend(self.staged.iter().map(staged));
+        let of_change = self.paused.is_some();
+        lines.extend(self.staged.iter().map(|node| {
+            if of_change { format!("It is for this: {}", staged(node)) } else { format!("Staged: {}", staged(node)) }
+        }));
         if self.paused.is_none() && !self.staged.is_empty() {
             lines.push("`quorate cluster plan` shows what a commit would move.".to_owned());
         }
@@ -259,7 +262,7 @@ fn staged(node: &Value) -> String {
         Some("removing") => "is given up".to_owned(),
         _ => "is staged".to_owned(),
     };
-    format!("Staged: node {id} ({address}) {what}.")
+    format!("node {id} ({address}) {what}.")
 }
 
 /// Who is refused, and who does not answer.
@@ -275,7 +278,9 @@ fn problems(view: &View) -> Vec<String> {
             for refusal in answer["refusals"].as_array().into_iter().flatten() {
                 let (at, reason) = (refusal["address"].as_str(), refusal["reason"].as_str());
                 let (at, reason) = (at.unwrap_or_default(), reason.unwrap_or_default());
-                problems.push(format!("core {}.{} hung up on {at}: {reason}", node.node.id, number(answer, "core")));
+                let who = refusal["node"].as_u64().map_or("somebody".to_owned(), |node| format!("node {node}"));
+                let core = format!("core {}.{}", node.node.id, number(answer, "core"));
+                problems.push(format!("{core} hung up on {who} at {at}: {reason}"));
             }
         }
     }
@@ -308,7 +313,7 @@ mod tests {
         let wanted = "\
 The ring is changing (term 4): 12 of 48 copies of partitions done, about 1.0 MiB of 4.0 MiB moved, about 6s left.
 It waits for these cores: 4.0.
-Staged: node 4 (127.0.0.4) joins in the place of node 3.
+It is for this: node 4 (127.0.0.4) joins in the place of node 3.
 ";
         assert_eq!(progress.as_text(), wanted);
         let change = &progress.as_json()["change"];

@@ -65,13 +65,16 @@ impl View {
         if let Some(found) = each.clone().filter(|(_, _, answer)| belongs(answer)).max_by_key(newest) {
             return Ok(found);
         }
-        let refused = each.clone().find_map(|(_, _, answer)| answer["refused"].as_str());
-        Err(failed(match refused {
-            Some(refused) => format!("no node that belongs to the cluster answers, and of another one: {refused}"),
-            None => "no core of the cluster answers, nothing was changed: name a running node by --node ADDRESS:PORT; \
-                     `quorate status` shows which ones answer"
-                .to_owned(),
-        }))
+        if let Some(refused) = each.clone().find_map(|(_, _, answer)| answer["refused"].as_str()) {
+            return Err(failed(format!(
+                "no node that belongs to the cluster answers, and one that does not says: {refused}"
+            )));
+        }
+        let why = self.cores.iter().flat_map(Answered::silent).next().map_or("there is none", |(_, error)| error);
+        Err(failed(format!(
+            "no core of the cluster answers ({why}); nothing was changed: name a running node by --node ADDRESS:PORT, \
+             `quorate status` shows which ones answer"
+        )))
     }
 
     /// Has the foremost core make a change.
