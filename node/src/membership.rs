@@ -343,6 +343,26 @@ impl Membership {
         self.refusal
     }
 
+    /// This core's machine.
+    #[must_use]
+    pub fn identity(&self) -> NodeIdentity {
+        self.identity
+    }
+
+    /// All that is known of who belongs, for somebody who is refused: so it learns why.
+    #[must_use]
+    pub fn explanation(&self) -> Gossip {
+        Gossip {
+            identity: self.identity,
+            incarnation: self.incarnation,
+            refutation: self.refutation,
+            digest: self.state.digest(),
+            ring: self.state.stamp(),
+            claims: Vec::new(),
+            body: GossipBody::State(self.state.body()),
+        }
+    }
+
     /// Counts since the start.
     #[must_use]
     pub fn statistics(&self) -> MembershipStatistics {

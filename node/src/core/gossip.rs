@@ -126,8 +126,20 @@ impl<D: Disk> Core<D> {
         self.transfer.handle_state(now.instant, self.membership.state(), &self.ring, &surplus);
         let ring = self.ring_of_living();
         self.hand_off(now, out, |handoff, tree, actions| handoff.handle_ring(now.instant, ring, tree, actions));
-        let ring = self.ring.clone();
+        let ring = self.ring_of_exchanges();
         self.exchange(now, out, |exchanges, _, actions| exchanges.handle_ring(now.instant, ring, surplus, actions));
+    }
+
+    /// Who compares partitions with whom. While a change is paused those who gain by it are left out: all that they lack comes
+    /// to them by exchanges.
+    fn ring_of_exchanges(&self) -> Rc<Ring> {
+        let ring = self.membership.state().ring_state();
+        match (ring.table(), ring.change()) {
+            (Some(table), Some(change)) if change.is_paused() => {
+                Rc::new(Ring::of(table, None, self.ring.members().to_vec()))
+            }
+            _ => self.ring.clone(),
+        }
     }
 
     /// Whom hints are owed to. While the ring changes because somebody was given up by its operator, they are owed to those who

@@ -3,6 +3,7 @@
 use std::{
     cell::{Cell, RefCell},
     collections::{BTreeMap, VecDeque},
+    net::{IpAddr, SocketAddr},
     rc::Rc,
     time::{Duration, Instant as SystemInstant, SystemTime},
 };
@@ -19,6 +20,8 @@ use quorate_net::{
     message::{ArchivedMessage, Message, Reply, Request, exchange::HashedKey},
     transport::{Connection, Mesh},
 };
+
+use serde_json::{Value, json};
 
 use crate::{
     clock::{Instant, Now},
@@ -50,7 +53,18 @@ pub(super) struct Shell {
     states: RefCell<VecDeque<Vec<u8>>>,
     storing: Cell<bool>,
     on_members_changed: RefCell<Option<Rc<dyn Fn()>>>,
+    /// Whom this core hung up on, why, and when last.
+    refused: RefCell<BTreeMap<Stranger, (String, SystemInstant)>>,
 }
+
+/// Whom somebody says that it is, and where it came from.
+type Stranger = (Option<Endpoint>, IpAddr);
+
+/// Refusals of more are not remembered.
+const REFUSED_MAX: usize = 64;
+
+/// The same refusal is logged again after this.
+const SAID_AGAIN: Duration = Duration::from_secs(60);
 
 impl Shell {
     /// `epoch` is the moment from which the core's clock counts.
@@ -70,6 +84,7 @@ impl Shell {
             states: RefCell::default(),
             storing: Cell::new(false),
             on_members_changed: RefCell::default(),
+            refused: RefCell::default(),
         })
     }
 
@@ -117,6 +132,8 @@ impl Shell {
 
     /// A connection to the peer stands, and it said who it is. A newer one takes the place of an older.
     pub(super) fn peer_connected(self: &Rc<Self>, peer: Endpoint, connection: &Connection) {
+        let met = connection.peer().ip();
+        self.refused.borrow_mut().retain(|(who, at), _| who.map_or(*at != met, |who| who != peer));
         let before = self.peers.borrow_mut().insert(peer, connection.clone());
         if let Some(before) = before {
             before.close();
@@ -131,6 +148,36 @@ impl Shell {
             self.peers.borrow_mut().remove(&peer);
             self.peer_changed(peer, false);
         }
+    }
+
+    /// This core hung up on somebody. Who tries again and again is logged now and then.
+    pub(super) fn refused(&self, who: Option<Endpoint>, at: SocketAddr, reason: &str) {
+        let stranger = (who, at.ip());
+        let mut refused = self.refused.borrow_mut();
+        let said = |(before, when): &(String, SystemInstant)| before == reason && when.elapsed() < SAID_AGAIN;
+        if refused.get(&stranger).is_some_and(said) {
+            return;
+        }
+        let name = who.map_or("somebody".to_owned(), |who| format!("core {who}"));
+        eprintln!("core {}: hung up on {name} at {}: {reason}", self.me, at.ip());
+        if refused.len() < REFUSED_MAX || refused.contains_key(&stranger) {
+            refused.insert(stranger, (reason.to_owned(), SystemInstant::now()));
+        }
+    }
+
+    /// Whom this core hung up on and has not been connected with since, and why.
+    pub(super) fn refusals(&self) -> Vec<Value> {
+        let refused = self.refused.borrow();
+        let shown = |((who, at), (reason, _)): (&Stranger, &(String, SystemInstant))| {
+            let (node, core) = (who.map(|who| who.node.0), who.map(|who| who.core.0));
+            json!({"node": node, "core": core, "address": at.to_string(), "reason": reason})
+        };
+        refused.iter().map(shown).collect()
+    }
+
+    /// Whether there is a connection with any other node.
+    pub(super) fn has_peers(&self) -> bool {
+        !self.peers.borrow().is_empty()
     }
 
     /// There is such a peer; it cannot be reached unless there is a connection.
