@@ -337,7 +337,9 @@ fn a_node_that_does_not_fit_is_not_let_in() {
     let before = digest(&cluster);
     let own = |id: u16| format!("id = {id}\naddress = \"{}\"", cluster.clients(4).ip());
     let third = format!("[[cluster.node]]\nid = 3\naddress = \"{}\"\ncores = 1\n", cluster.clients(3).ip());
-    let cases: [(&[(&str, &str)], &str, &str); 5] = [
+    // What is edited, what the operator is told, what the node logs.
+    type Case<'a> = (&'a [(&'a str, &'a str)], &'a str, &'a str);
+    let cases: [Case<'_>; 5] = [
         (
             &[("a secret of this test", "another secret of a test")],
             "`name` and `secret` of [cluster]",
