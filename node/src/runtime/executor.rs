@@ -297,8 +297,9 @@ impl Links {
         all.into_iter().filter(|peer| peer.node != me.node).for_each(|peer| self.shell.expect_peer(peer));
         let mut open = self.open.borrow_mut();
         for (peer, at) in wanted {
+            let asks = belongs && peer < me;
             open.entry(peer)
-                .or_insert_with(|| (at, peers::connect(&self.shell, &self.transport, self.identity, peer, at)));
+                .or_insert_with(|| (at, peers::connect(&self.shell, &self.transport, self.identity, peer, at, asks)));
         }
     }
 
@@ -324,7 +325,7 @@ async fn watch_log<D: Disk>(shell: Rc<Shell>, store: Store<D>, log: LogId) {
                     LogId::Objects => "the store",
                     LogId::Hints => "the store of hints",
                 };
-                eprintln!("core {}: {what} failed and is read-only until the next start: {reason}", shell.me());
+                say!("core {}: {what} failed and is read-only until the next start: {reason}", shell.me());
                 return;
             }
         }

@@ -32,31 +32,33 @@ pub(super) fn limits() -> Limits {
     Limits { when_full: WhenFull::Refuse, first_request_timeout: Some(Duration::from_secs(5)), ..Limits::default() }
 }
 
-/// Connects to `peer` and stays connected.
+/// Connects to `peer` and stays connected. `asks`: only to hear whether this node still belongs, since it is the peer who
+/// connects to it as long as it does.
 pub(super) fn connect(
     shell: &Rc<Shell>,
     transport: &Transport,
     identity: Identity,
     peer: Endpoint,
     at: SocketAddr,
+    asks: bool,
 ) -> Link {
     let options = LinkOptions {
         limits: limits(),
         connect_timeout: Duration::from_secs(1),
         backoff_min: Duration::from_millis(20),
-        backoff_max: Duration::from_millis(250),
+        backoff_max: if asks { Duration::from_secs(5) } else { Duration::from_millis(250) },
         seed: super::shell::random_u64(),
     };
     let shell = shell.clone();
     Link::open(transport, at, options, move |connection| {
         greet(connection, identity, peer);
-        Box::new(PeerHandler { shell: shell.clone(), identity, expected: Some(peer), said: None, peer: None })
+        Box::new(PeerHandler { shell: shell.clone(), identity, expected: Some(peer), asks, said: None, peer: None })
     })
 }
 
 /// What a connection from a peer leads to.
 pub(super) fn accepted(shell: &Rc<Shell>, identity: Identity) -> Box<dyn Handler> {
-    Box::new(PeerHandler { shell: shell.clone(), identity, expected: None, said: None, peer: None })
+    Box::new(PeerHandler { shell: shell.clone(), identity, expected: None, asks: false, said: None, peer: None })
 }
 
 fn greet(connection: &Connection, identity: Identity, to: Endpoint) {
@@ -72,6 +74,8 @@ enum Fault {
     Frame(FrameError),
     /// It is of another cluster, version or ring, or not who was looked for.
     Other(String),
+    /// It belongs, and is connected to from here: two connections would take turns in ending each other.
+    Known,
     /// It does not belong.
     Refused(Refusal),
 }
@@ -82,6 +86,7 @@ impl fmt::Display for Fault {
             Self::Frame(error @ FrameError::Version(_)) => write!(f, "{error}: upgrade the older one"),
             Self::Frame(error) => write!(f, "{error}"),
             Self::Other(reason) => f.write_str(reason),
+            Self::Known => f.write_str("it belongs, and is connected to from here"),
             Self::Refused(refusal) => write!(f, "{refusal}"),
         }
     }
@@ -92,6 +97,8 @@ struct PeerHandler {
     identity: Identity,
     /// Whom this side meant to reach; `None` on the side that was connected to.
     expected: Option<Endpoint>,
+    /// It counts only as long as there is no other with the peer.
+    asks: bool,
     /// Who it says that it is.
     said: Option<Endpoint>,
     /// Who it is, once that was found right.
@@ -118,7 +125,9 @@ impl Handler for PeerHandler {
             };
             if let Err(fault) = outcome {
                 self.explain(connection, &fault);
-                self.shell.refused(self.expected.or(self.said), connection.peer(), &fault.to_string());
+                if !matches!(fault, Fault::Known) {
+                    self.shell.refused(self.expected.or(self.said), connection.peer(), &fault.to_string());
+                }
                 return Taken { consumed, next: Next::Close };
             }
         }
@@ -160,7 +169,10 @@ impl PeerHandler {
                     greet(connection, self.identity, peer);
                 }
                 self.peer = Some(peer);
-                self.shell.peer_connected(peer, connection);
+                // One that the peer makes counts for more: each would end the other.
+                if !self.asks || !self.shell.is_connected(peer) {
+                    self.shell.peer_connected(peer, connection);
+                }
                 Ok(())
             }
             (None, _) => Err(Fault::Other("it did not introduce itself".to_owned())),
@@ -193,6 +205,8 @@ impl PeerHandler {
             other(format!("it looks for core {to}, this is {}: compare the addresses in the configs", ours.me))
         } else if from.node == ours.me.node || self.expected.is_some_and(|expected| expected != from) {
             other(format!("it says that it is core {from}, who is not expected here"))
+        } else if self.expected.is_none() && from > ours.me && standing == Standing::Belongs {
+            Err(Fault::Known)
         } else {
             Ok(from)
         }

@@ -151,7 +151,7 @@ fn watch(signals: &Signals, stop: &AtomicBool, cores: u16, ready: impl FnOnce())
             if now != *last {
                 (*last, *since) = (now, Instant::now());
             } else if ready.is_none() && since.elapsed() > STALL {
-                eprintln!("core {core} has not moved for {:?}", since.elapsed());
+                say!("core {core} has not moved for {:?}", since.elapsed());
                 *since = Instant::now();
             }
         }

@@ -52,6 +52,8 @@ pub(super) struct Shell {
     /// States of the cluster that wait to be stored.
     states: RefCell<VecDeque<Vec<u8>>>,
     storing: Cell<bool>,
+    /// The disk refused the last one.
+    state_refused: Cell<bool>,
     on_members_changed: RefCell<Option<Rc<dyn Fn()>>>,
     /// Whom this core hung up on, why, and when last.
     refused: RefCell<BTreeMap<Stranger, (String, SystemInstant)>>,
@@ -83,6 +85,7 @@ impl Shell {
             unsent: Cell::new(0),
             states: RefCell::default(),
             storing: Cell::new(false),
+            state_refused: Cell::new(false),
             on_members_changed: RefCell::default(),
             refused: RefCell::default(),
         })
@@ -159,7 +162,7 @@ impl Shell {
             return;
         }
         let name = who.map_or("somebody".to_owned(), |who| format!("core {who}"));
-        eprintln!("core {}: hung up on {name} at {}: {reason}", self.me, at.ip());
+        say!("core {}: hung up on {name} at {}: {reason}", self.me, at.ip());
         if refused.len() < REFUSED_MAX || refused.contains_key(&stranger) {
             refused.insert(stranger, (reason.to_owned(), SystemInstant::now()));
         }
@@ -173,6 +176,11 @@ impl Shell {
             json!({"node": node, "core": core, "address": at.to_string(), "reason": reason})
         };
         refused.iter().map(shown).collect()
+    }
+
+    /// Whether there is a connection with this peer.
+    pub(super) fn is_connected(&self, peer: Endpoint) -> bool {
+        self.peers.borrow().contains_key(&peer)
     }
 
     /// Whether there is a connection with any other node.
@@ -233,7 +241,7 @@ impl Shell {
                 let store = self.objects();
                 glommio::spawn_local(async move {
                     if let Err(error) = store.drop_partition(partition).await {
-                        eprintln!("core {}: partition {partition} is not dropped yet: {error}", shell.me);
+                        say!("core {}: partition {partition} is not dropped yet: {error}", shell.me);
                     }
                     shell.drive(|core, now, out| core.handle_dropped(now, partition, out));
                 })
@@ -245,7 +253,7 @@ impl Shell {
                     follow();
                 }
             }
-            Effect::Refused(refusal) => eprintln!("core {}: {refusal}", self.me),
+            Effect::Refused(refusal) => say!("core {}: {refusal}", self.me),
             Effect::RenewActor => {
                 let shell = self.clone();
                 let store = self.objects();
@@ -253,7 +261,7 @@ impl Shell {
                     let incarnation = random_u64();
                     match store_incarnation(&store, incarnation).await {
                         Ok(()) => shell.drive(|core, now, out| core.handle_actor(now, incarnation, out)),
-                        Err(error) => eprintln!("core {}: no new actor, so no more puts: {error}", shell.me),
+                        Err(error) => say!("core {}: no new actor, so no more puts: {error}", shell.me),
                     }
                 })
                 .detach();
@@ -277,8 +285,10 @@ impl Shell {
         glommio::spawn_local(async move {
             while let Some(state) = { shell.states.borrow_mut().pop_front() } {
                 let stored = store_state(&store, &state).await;
-                if let Err(error) = &stored {
-                    eprintln!("core {}: who belongs to the cluster cannot be stored: {error}", shell.me);
+                // It is tried again five times a second.
+                let news = stored.is_err() != shell.state_refused.replace(stored.is_err());
+                if let (Err(error), true) = (&stored, news) {
+                    say!("core {}: who belongs to the cluster cannot be stored: {error}", shell.me);
                 }
                 shell.drive(|core, now, out| core.handle_state_stored(now, stored.is_ok(), out));
             }
