@@ -109,7 +109,7 @@ impl Transfer {
     pub fn look(&mut self, now: Instant, state: &ClusterState, all_know: bool, hints: u64, out: &mut Vec<Step>) {
         let Some(change) = self.next_look.map(|_| state.ring_state().change()) else { return };
         self.next_look = Some(now + LOOK);
-        if !(all_know || planted(Bug::DropsUnheard)) || change.is_some_and(|change| change.pauses % 2 == 1) {
+        if !all_know || change.is_some_and(|change| change.pauses % 2 == 1) {
             return;
         }
         if self.known.is_none() {
@@ -118,7 +118,8 @@ impl Transfer {
                 out.extend(peers.iter().map(|&peer| Step::Compare { peer, partition }));
             }
         }
-        let done: Vec<u16> = self.left.iter().filter(|(_, peers)| peers.is_empty()).map(|(&p, _)| p).collect();
+        let drops = change.is_none() && planted(Bug::DropsUncompared);
+        let done: Vec<u16> = self.left.iter().filter(|(_, peers)| peers.is_empty() || drops).map(|(&p, _)| p).collect();
         if change.is_some() {
             let leaves = state.node(self.me.node).is_some_and(|node| node.status == Status::Leaving);
             let compared = done.len() == self.left.len() || planted(Bug::ConfirmsUncompared);

@@ -145,7 +145,10 @@ impl World {
     #[must_use]
     pub fn new(seed: u64, shape: &Shape, plan: Plan) -> Self {
         let mut random = Random::new(seed);
-        let settings = Settings::new(shape, &mut random);
+        let mut settings = Settings::new(shape, &mut random);
+        if plan.about_ring {
+            settings.gossip_fast();
+        }
         let (mut nodes, mut shells) = (Vec::new(), Vec::new());
         for member in settings.ring.members() {
             let identity = Settings::founding_identity(member.node.id);
@@ -154,7 +157,6 @@ impl World {
         // The last one is the auditor.
         let clients: Vec<Client> = (0..=shape.clients).map(|_| Client::new(random.fork())).collect();
         let victim = random.index(nodes.len());
-        let changes_max = random.range(1..4) as u32;
         let mut world = Self {
             ledger: Ledger::new(settings.ring.replicas(), settings.sealer.clone()),
             network: Network::new(random.fork()),
@@ -167,11 +169,11 @@ impl World {
             nodes,
             shells,
             clients,
-            plan,
             random,
             victim,
             rings: Vec::new(),
-            operator: Operator::new(changes_max),
+            operator: Operator::new(plan.ring_changes_max),
+            plan,
             upgrading: false,
             trace_hash: seed,
             forwarded: AHashMap::new(),

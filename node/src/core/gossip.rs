@@ -142,17 +142,15 @@ impl<D: Disk> Core<D> {
         }
     }
 
-    /// Whom hints are owed to. While the ring changes because somebody was given up by its operator, they are owed to those who
-    /// are to keep the partition as well, and not to who was given up: whoever holds some could not leave before it is gone.
+    /// Whom hints are owed to. While the ring changes, they are owed to those who are to keep the partition as well: a hint may
+    /// have stood in for one of these. To who was given up by its operator they are not: whoever holds some could not leave
+    /// before it is gone.
     fn ring_of_living(&self) -> Rc<Ring> {
         let state = self.membership.state();
         let gone = |id| state.node(id).is_some_and(|node| node.status == Status::Removing);
         let (Some(table), Some(change)) = (state.ring_state().table(), state.ring_state().change()) else {
             return self.ring.clone();
         };
-        if !state.nodes().any(|node| gone(node.id)) {
-            return self.ring.clone();
-        }
         let members = self.ring.members().iter().filter(|member| !gone(member.node.id)).cloned().collect();
         Rc::new(Ring::of(table, Some(&change.next), members).with_all_keepers())
     }

@@ -157,6 +157,16 @@ impl Settings {
         self.exchanges.exchanges_max = 0;
     }
 
+    /// Whatever happens, the others soon know of it.
+    pub(super) fn gossip_fast(&mut self) {
+        self.gossip = fast_gossip(20);
+    }
+
+    /// No request meets a limit of how many there may be.
+    pub(super) fn loosen_limits(&mut self) {
+        (self.operations_max, self.siblings_max) = (1024, 64);
+    }
+
     /// The most requests under way that a core takes.
     #[must_use]
     pub fn operations_max(&self) -> usize {
