@@ -394,6 +394,8 @@ pub struct Probe {
     /// The stable hash of the coordinator's own version (0: it has none). A replica that holds another one sends it
     /// whole.
     pub known: u64,
+    /// Whether only an owner's copy counts, and not a hint that the receiver holds.
+    pub owner: bool,
     /// The key.
     pub key: Key,
 }

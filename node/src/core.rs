@@ -165,7 +165,8 @@ pub struct Core<D: Disk> {
     counter: u64,
     next_number: u64,
     operations: AHashMap<u64, Underway>,
-    loads: AHashMap<u64, Load>,
+    /// From which log, and what for.
+    loads: AHashMap<u64, (LogId, Load)>,
     /// Puts that wait for a new actor.
     deferred: VecDeque<puts::PutJob>,
     deadlines: BinaryHeap<Reverse<(Instant, u64)>>,
@@ -331,13 +332,13 @@ impl<D: Disk> Core<D> {
 
     /// A read that [`Effect::Load`] asked for is done.
     pub fn handle_loaded(&mut self, now: Now, load: u64, loaded: &Loaded, out: &mut Vec<Effect>) {
-        let Some(job) = self.loads.remove(&load) else { return };
+        let Some((log, job)) = self.loads.remove(&load) else { return };
         self.look_for_damage(out);
         match job {
-            Load::Put(job) => self.put_loaded(now, job, loaded, out),
-            Load::Get { operation } => self.own_loaded(now, operation, loaded, out),
-            Load::Replicate(job) => self.replicate_job(now, job, Some(loaded), out),
-            Load::Probe(job) => self.probe_loaded(&job, loaded, out),
+            Load::Put(job) => self.put_loaded(now, log, job, loaded, out),
+            Load::Get { operation } => self.own_loaded(now, log, operation, loaded, out),
+            Load::Replicate(job) => self.replicate_job(now, log, job, loaded, out),
+            Load::Probe(job) => self.probe_loaded(log, &job, loaded, out),
         }
         self.settle(now, out);
     }
@@ -610,9 +611,10 @@ impl<D: Disk> Core<D> {
         self.next_number
     }
 
-    /// See [`Log::local`].
+    /// See [`Log::local`]. What is being dropped is as good as lost, though the ring may have given it back.
     fn local(&self, log: LogId, partition: u16, key: &[u8], loaded: Option<Object>) -> (Local, Option<Sequence>) {
         match log {
+            LogId::Objects if self.transfer.is_dropping(partition) => (Local::lost(), None),
             LogId::Objects => self.objects.local(partition, key, loaded),
             LogId::Hints => self.hints.local(partition, key, loaded),
         }
@@ -638,7 +640,7 @@ impl<D: Disk> Core<D> {
 
     fn load(&mut self, log: LogId, partition: u16, key: Key, job: Load, out: &mut Vec<Effect>) {
         let load = self.number();
-        self.loads.insert(load, job);
+        self.loads.insert(load, (log, job));
         out.push(Effect::Load { load, log, partition, key });
     }
 

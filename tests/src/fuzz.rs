@@ -280,7 +280,7 @@ fn some_messages() -> Vec<Message> {
         request(Operation::ClusterMap),
         Message::Reply(Reply { id: 4, outcome: values }),
         Message::Reply(Reply { id: 4, outcome: Outcome::Failed(Failure::BadRequest("no".to_owned())) }),
-        Message::Probe(Probe { operation: 5, timeout_us: 6, partition: 7, known: 8, key: key.clone() }),
+        Message::Probe(Probe { operation: 5, timeout_us: 6, partition: 7, known: 8, owner: true, key: key.clone() }),
         Message::Probed(Probed { operation: 9, version: ProbedVersion::Object(body.clone()) }),
         Message::Replicate(Replicate {
             operation: 10,

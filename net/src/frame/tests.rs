@@ -140,7 +140,7 @@ fn any_message() -> impl Strategy<Value = Message> {
         any::<u64>()
             .prop_map(|operation| { Message::Replicated(Replicated { operation, outcome: ReplicaOutcome::NotOwner }) }),
         (any::<u64>(), any_key()).prop_map(|(operation, key)| {
-            Message::Probe(Probe { operation, timeout_us: 9, partition: 3, known: 1, key })
+            Message::Probe(Probe { operation, timeout_us: 9, partition: 3, known: 1, owner: false, key })
         }),
         any_bytes().prop_map(|body| Message::Probed(Probed { operation: 3, version: ProbedVersion::Object(body) })),
         (any::<u64>(), 0u16..1024, any_step()).prop_map(|(number, partition, step)| {
@@ -250,7 +250,14 @@ fn parts_out_of_bounds() {
     check_refused(&map(|m| m.spread.truncate(1)), FrameError::Bounds(Violation::ClusterMap));
     check_refused(&map(|m| m.nodes[0].cores = 0), FrameError::Bounds(Violation::ClusterMap));
     check_refused(&map(|m| m.preference.push(vec![])), FrameError::Bounds(Violation::Partition(3)));
-    let probe = Probe { operation: 1, timeout_us: 1, partition: 16384, known: 0, key: Key::new(b"b", b"k").unwrap() };
+    let probe = Probe {
+        operation: 1,
+        timeout_us: 1,
+        partition: 16384,
+        known: 0,
+        owner: false,
+        key: Key::new(b"b", b"k").unwrap(),
+    };
     check_refused(&encoded(&Message::Probe(probe)), FrameError::Bounds(Violation::Partition(16384)));
 }
 

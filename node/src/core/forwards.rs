@@ -44,9 +44,11 @@ impl<D: Disk> Core<D> {
                 && self.coordinators(partition, consistency).next() == Some(self.settings.me)
     }
 
-    /// Who may coordinate, and can be reached, in the order in which they are asked: this node's own core first.
+    /// Who may coordinate, and can be reached, in the order in which they are asked: this node's own core first. Owners that
+    /// are only late come last: when there is nobody else they are asked all the same.
     fn coordinators(&self, partition: u16, consistency: Consistency) -> impl Iterator<Item = Endpoint> + '_ {
         let up = |endpoint: &Endpoint| !self.down.contains(endpoint);
+        let late = move |endpoint: &Endpoint| !up(endpoint) && !self.disconnected.contains(endpoint);
         let owners = self.ring.primaries(partition);
         let own = owners.iter().copied().filter(|owner| owner.node == self.settings.me.node);
         let others = owners.iter().copied().filter(|owner| owner.node != self.settings.me.node);
@@ -54,7 +56,7 @@ impl<D: Disk> Core<D> {
             Consistency::Sloppy => self.ring.fallbacks(partition),
             Consistency::Strict => &[],
         };
-        own.chain(others).chain(fallbacks.iter().copied()).filter(up)
+        own.chain(others).chain(fallbacks.iter().copied()).filter(up).chain(owners.iter().copied().filter(late))
     }
 
     pub(super) fn forward(

@@ -11,7 +11,7 @@ use quorate_net::{
     message::{self, ArchivedProbed, ArchivedProbedVersion, Failure, Message, Probe, Replicate},
 };
 
-use super::{Core, Load, Loaded, NONE_KNOWN, Underway, Waiter, micros, micros_left};
+use super::{Core, Load, Loaded, LogId, NONE_KNOWN, Underway, Waiter, micros, micros_left};
 use crate::{
     clock::{Instant, Now},
     coordinator::get::{GetCoordinator, Own, Progress, Theirs},
@@ -88,12 +88,11 @@ impl<D: Disk> Core<D> {
     }
 
     /// The own copy was read. It may be newer than when it was asked for, and then not yet on disk.
-    pub(super) fn own_loaded(&mut self, now: Now, operation: u64, loaded: &Loaded, out: &mut Vec<Effect>) {
-        if let (Some(Underway::Get(get)), Ok(Some(body))) = (self.operations.get(&operation), loaded) {
-            let log = self.log_of(get.partition);
-            if let (_, Some(sequence)) = self.local(log, get.partition, get.key.encoded(), None) {
-                return self.when_durable(log, sequence, Waiter::Get { operation, body: body.clone() });
-            }
+    pub(super) fn own_loaded(&mut self, now: Now, log: LogId, operation: u64, loaded: &Loaded, out: &mut Vec<Effect>) {
+        if let (Some(Underway::Get(get)), Ok(Some(body))) = (self.operations.get(&operation), loaded)
+            && let (_, Some(sequence)) = self.local(log, get.partition, get.key.encoded(), None)
+        {
+            return self.when_durable(log, sequence, Waiter::Get { operation, body: body.clone() });
         }
         let own = match loaded {
             Ok(Some(body)) => Own::Body(body.clone()),
@@ -221,6 +220,6 @@ fn probe(
     key: &Key,
 ) -> Effect {
     let timeout_us = micros_left(now, deadline);
-    let probe = Probe { operation, timeout_us, partition, known: known.0, key: key.clone() };
+    let probe = Probe { operation, timeout_us, partition, known: known.0, owner: false, key: key.clone() };
     Effect::Send { to, message: Message::Probe(probe) }
 }

@@ -79,6 +79,10 @@ impl<D: Disk> Core<D> {
         };
         let key = job.put.key.encoded().clone();
         let log = self.log_of(job.partition);
+        if log == LogId::Objects && self.transfer.is_dropping(job.partition) {
+            // It would be dropped with the rest. What the ring gave back is clear in a moment.
+            return self.fail(job.reply_to, Failure::Overloaded { retry_after_us: 10_000 }, out);
+        }
         let (mut local, pending) = self.local(log, job.partition, &key, loaded);
         if job.lost == Some(local.version) {
             // What is here cannot be read: the new actor starts from nothing, and the others keep what they hold.
@@ -121,14 +125,15 @@ impl<D: Disk> Core<D> {
     }
 
     /// The body that a put needed was read, or is lost.
-    pub(super) fn put_loaded(&mut self, now: Now, mut job: PutJob, loaded: &Loaded, out: &mut Vec<Effect>) {
+    pub(super) fn put_loaded(&mut self, now: Now, log: LogId, mut job: PutJob, loaded: &Loaded, out: &mut Vec<Effect>) {
         match loaded {
+            // The ring changed meanwhile: what was read is of another log.
+            _ if log != self.log_of(job.partition) => self.put(now, job, None, out),
             Ok(body) => {
                 let object = body.as_ref().and_then(|body| Object::decode(body).ok());
                 self.put(now, job, object, out);
             }
             Err(ReadError::Corrupt { .. }) => {
-                let log = self.log_of(job.partition);
                 let (local, _) = self.local(log, job.partition, job.put.key.encoded(), None);
                 job.lost = Some(local.version);
                 self.put(now, job, None, out);

@@ -127,8 +127,9 @@ impl<D: Disk> Core<D> {
     pub(super) fn replicate_job(
         &mut self,
         now: Now,
+        log: LogId,
         job: ReplicateJob,
-        loaded: Option<&Loaded>,
+        loaded: &Loaded,
         out: &mut Vec<Effect>,
     ) {
         if job.deadline <= now.instant {
@@ -143,7 +144,8 @@ impl<D: Disk> Core<D> {
             key: job.key.encoded(),
             body: &job.body,
         };
-        // The ring may have changed meanwhile.
+        // The ring may have changed meanwhile: then what was read is of another log.
+        let loaded = (log == self.log_of(job.partition)).then_some(loaded);
         if let Some(refusal) = self.refusal(&incoming) {
             return self.tell_outcome(now, job.sender, refusal, out);
         }
@@ -163,8 +165,13 @@ impl<D: Disk> Core<D> {
         let known = VersionHash(probe.known.to_native());
         let log = self.log_of(partition);
         let (local, pending) = self.local(log, partition, key, None);
-        let version = if local.lost || log == LogId::Hints && local.is_absent() && !planted(Bug::FallbackSaysAbsent) {
-            // Who holds no hint knows nothing of the key, not even that it is absent; nor does who has lost it.
+        let knows = match log {
+            LogId::Objects => !local.lost,
+            // Who holds no hint knows nothing of the key, not even that it is absent. And two who hold one, and take each
+            // other for its owner, must not both forget it.
+            LogId::Hints => !local.lost && !probe.owner && (!local.is_absent() || planted(Bug::FallbackSaysAbsent)),
+        };
+        let version = if !knows {
             ProbedVersion::Unknown
         } else if local.version == known {
             ProbedVersion::Same
@@ -192,13 +199,12 @@ impl<D: Disk> Core<D> {
     }
 
     /// The body for a probe was read. It may be newer than when it was asked for, and then not yet on disk.
-    pub(super) fn probe_loaded(&mut self, job: &ProbeJob, loaded: &Loaded, out: &mut Vec<Effect>) {
+    pub(super) fn probe_loaded(&mut self, log: LogId, job: &ProbeJob, loaded: &Loaded, out: &mut Vec<Effect>) {
         let &ProbeJob { from, operation, partition, ref key } = job;
         let version = match loaded {
             Ok(Some(body)) => ProbedVersion::Object(body.clone()),
             Ok(None) | Err(_) => ProbedVersion::Unknown,
         };
-        let log = self.log_of(partition);
         match self.local(log, partition, key.encoded(), None) {
             (_, Some(sequence)) if !planted(Bug::ShowsUndurable) => {
                 self.when_durable(log, sequence, Waiter::Probed { to: from, operation, version });

@@ -276,6 +276,7 @@ impl HintedHandoff {
             timeout_us: micros(self.settings.timeout),
             partition: delivery.partition,
             known: delivery.version,
+            owner: true,
             key: whole.key.clone(),
         };
         self.statistics.probes += 1;

@@ -427,10 +427,12 @@ impl World {
     }
 
     fn read_error(&mut self, node: usize, at: usize) {
-        // See `start`: what is read there is counted as lost.
-        if self.shells[at].core().is_none() && node != self.victim {
+        // See `start`: what is read there is counted as lost; and what cannot be read twice in a row is, by the scrub.
+        let shell = &mut self.shells[at];
+        if node != self.victim && (shell.core().is_none() || shell.read_failed) {
             return;
         }
+        shell.read_failed = true;
         self.shells[at].disk.fail_next(Kind::Read, libc::EIO);
         if node == self.victim {
             self.spoil_for_good(at);

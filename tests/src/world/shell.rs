@@ -89,6 +89,8 @@ pub(super) struct Shell {
     pub(super) holdings: BTreeMap<(LogId, Key), Holding>,
     /// What was durable may be gone: the disk was exchanged, or bytes on it were.
     pub(super) spoiled: bool,
+    /// Once its disk could not read.
+    pub(super) read_failed: bool,
     pub(super) snapshot: Option<Snapshot>,
     /// How much later than others it hears of everything.
     pub(super) lag: Duration,
@@ -113,6 +115,7 @@ impl Shell {
             coordinated: BTreeSet::new(),
             holdings: BTreeMap::new(),
             spoiled: false,
+            read_failed: false,
             snapshot: None,
             lag: Duration::ZERO,
             stamp: RingStamp::default(),
