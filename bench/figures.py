@@ -40,6 +40,7 @@ def doubts(report):
     for name in ("failed", "absent", "missed"):
         if report.get(name):
             found.append(f"{report[name]} {name}")
+    found += [f"{error['count']} x {name}" for name, error in report.get("errors", {}).items()]
     return f"  DOUBTFUL: {', '.join(found)}" if found else ""
 
 
@@ -240,6 +241,18 @@ def keys(begun, whole, lost):
     sys.exit(have[0] != have[1])
 
 
+def joined(begun, address):
+    """A node that has joined holds its share; what it was sent for that, against the least possible."""
+    node = numbers([address])[0]
+    took, received, held = time.time() - float(begun), node["exchange_keys_received"], node["store_keys"]
+    print(f"  {took:.1f} s to move {held} keys; {received} were sent: {received / held:.3f} x  load {load_average()}")
+
+
+def field(name):
+    """A field of the JSON at the input."""
+    print(json.load(sys.stdin)[name])
+
+
 def loopback_bytes():
     with open("/proc/self/net/dev") as file:
         line = next(line for line in file if line.strip().startswith("lo:"))
@@ -326,6 +339,10 @@ def main():
             has(*rest)
         case "away":
             away(*rest)
+        case "joined":
+            joined(*rest)
+        case "field":
+            field(*rest)
         case "load":
             load_line(*rest)
         case "settle":
