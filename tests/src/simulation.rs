@@ -71,6 +71,8 @@ pub struct Outcome {
     pub successes: u64,
     /// How often each class of faults struck.
     pub hits: Hits,
+    /// How often a core dropped a tombstone.
+    pub dropped: u64,
     /// The world's time at the end.
     pub simulated: Duration,
 }
@@ -86,6 +88,8 @@ pub struct Summary {
     pub successes: u64,
     /// How often each class of faults struck.
     pub hits: Hits,
+    /// How often a core dropped a tombstone.
+    pub dropped: u64,
     /// The worlds' time.
     pub simulated: Duration,
     /// The machine's time.
@@ -175,6 +179,7 @@ fn run_once(seed: u64, options: &Options, explain: Option<&Violation>) -> Outcom
         operations: world.ledger.operations.len() as u64,
         successes: world.ledger.operations.iter().filter(|done| done.status == Status::Ok).count() as u64,
         hits,
+        dropped: world.dropped,
         simulated: world.now(),
     }
 }
@@ -221,6 +226,7 @@ impl Summary {
         self.operations += outcome.operations;
         self.successes += outcome.successes;
         self.hits.add(&outcome.hits);
+        self.dropped += outcome.dropped;
         self.simulated += outcome.simulated;
         if outcome.violation.is_some() {
             self.failures.push(outcome);

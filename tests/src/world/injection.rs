@@ -359,6 +359,7 @@ impl World {
     /// What is wrong on the disk may show at any later time, and take later writes along.
     pub(super) fn spoil_for_good(&mut self, at: usize) {
         self.shells[at].spoiled = true;
+        self.ledger.may_raise_dead();
         self.ledger.copy_destroyed(Duration::MAX);
     }
 
@@ -378,6 +379,7 @@ impl World {
             None => self.shells[at].snapshot = Some(self.shells[at].disk.snapshot()),
             Some(snapshot) => {
                 self.shells[at].disk.restore(&snapshot);
+                self.ledger.may_raise_dead();
                 self.spoil(at);
             }
         }

@@ -20,6 +20,7 @@ use quorate_node::{
     },
     ring::Ring,
     start::Layout,
+    tombstones,
 };
 
 /// The cluster's name.
@@ -66,6 +67,7 @@ pub struct Settings {
     gossip: GossipConfig,
     exchanges: anti_entropy::Settings,
     hints: hinted_handoff::Settings,
+    tombstones: tombstones::Settings,
 }
 
 impl Shape {
@@ -143,6 +145,15 @@ impl Settings {
                 retry: Duration::from_millis(random.range(50..400)),
                 acknowledged_max: random.range(1..100) as usize,
             },
+            tombstones: tombstones::Settings {
+                // Longer than anything is under way here: requests, what is held back by faults, and what is offered again.
+                wait: Duration::from_secs(3),
+                timeout: Duration::from_millis(random.range(50..400)),
+                interval: Duration::from_millis(random.range(200..3_000)),
+                gap: Duration::from_micros(random.range(100..3_000)),
+                batches_max: random.range(1..64) as usize,
+                ..tombstones::Settings::typical(Endpoint::new(NodeId(0), CoreId(0)))
+            },
         }
     }
 
@@ -196,6 +207,7 @@ impl Settings {
             gossip: self.gossip,
             exchanges: anti_entropy::Settings { me, ..self.exchanges.clone() },
             hints: self.hints.clone(),
+            tombstones: tombstones::Settings { me, ..self.tombstones.clone() },
         }
     }
 

@@ -86,6 +86,8 @@ pub(super) struct Shell {
     pub(super) holdings: BTreeMap<(LogId, Key), Holding>,
     /// What was durable may be gone: the disk was exchanged, or bytes on it were.
     pub(super) spoiled: bool,
+    /// How often it had to do something at the moment when it just did.
+    pub(super) restless: u32,
     pub(super) snapshot: Option<Snapshot>,
     /// How much later than others it hears of everything.
     pub(super) lag: Duration,
@@ -110,6 +112,7 @@ impl Shell {
             coordinated: BTreeSet::new(),
             holdings: BTreeMap::new(),
             spoiled: false,
+            restless: 0,
             snapshot: None,
             lag: Duration::ZERO,
             stamp: RingStamp::default(),
