@@ -27,6 +27,7 @@ use crate::{
     config::Config,
     disk::{BACKGROUND_CHUNK, BLOCK, Disk, File},
     index::Index,
+    planted::{Bug, planted},
     record::number,
     segment::START,
     shared::{Position, Shared},
@@ -262,7 +263,7 @@ async fn try_write<D: Disk>(shared: &Shared<D>, clean: bool) -> io::Result<bool>
         let sequence = {
             let state = shared.state.borrow();
             state.index.image(partition, &mut image);
-            state.last_sequence
+            if planted(Bug::CheckpointAhead) { state.last_sequence + 32 } else { state.last_sequence }
         };
         writer.section(PARTITION, partition, sequence, &image).await?;
     }

@@ -6,8 +6,9 @@
 //! Not here: what a frame is (`frame`), in what order frames count (`log`).
 
 use crate::{
-    disk::{BLOCK, Disk},
+    disk::{BLOCK, Disk, File},
     frame,
+    planted::{Bug, planted},
     segment::{Commit, START, Segment, write_durably},
     shared::Shared,
     statistics::count,
@@ -30,7 +31,12 @@ pub(crate) async fn lane<D: Disk>(shared: Rc<Shared<D>>) {
             continue;
         };
         let file = &*frame.segment.file;
-        match write_durably(file, shared.config.commit, frame.buffer.clone(), u64::from(frame.offset)).await {
+        let mut outcome =
+            write_durably(file, shared.config.commit, frame.buffer.clone(), u64::from(frame.offset)).await;
+        if outcome.is_err() && planted(Bug::FsyncRetried) {
+            outcome = file.sync().await;
+        }
+        match outcome {
             Ok(()) => written(&shared, &frame),
             Err(error) => {
                 shared.fail(format_args!("writing {}: {error}", crate::segment::name(frame.segment.slot)));

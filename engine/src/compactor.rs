@@ -12,9 +12,10 @@ use crate::{
     disk::{BACKGROUND_CHUNK, BLOCK, Disk, File},
     frame,
     index::{KeyHash, Place},
+    planted::{Bug, planted},
     preparer,
     record::{self, Head},
-    segment::{START, Segment, name, write_durably},
+    segment::{Commit, START, Segment, name, write_durably},
     shared::{DamageKind, Position, Shared},
     space::{RESERVE, Space, State},
     statistics::count,
@@ -432,9 +433,10 @@ impl<D: Disk> Compactor<D> {
             let mut buffer = self.shared.disk.buffer(chunk.len());
             buffer.copy_from_slice(chunk);
             let position = offset as usize + i * BACKGROUND_CHUNK;
-            write_durably(&*segment.file, self.shared.config.commit, Rc::new(buffer), position as u64).await.map_err(
-                |error| Stop::Io(io::Error::new(error.kind(), format!("writing {}: {error}", name(segment.slot)))),
-            )?;
+            let commit = if planted(Bug::CopyUnsynced) { Commit::Dsync } else { self.shared.config.commit };
+            write_durably(&*segment.file, commit, Rc::new(buffer), position as u64).await.map_err(|error| {
+                Stop::Io(io::Error::new(error.kind(), format!("writing {}: {error}", name(segment.slot))))
+            })?;
             count(&self.shared.counters.compaction_bytes, chunk.len() as u64);
             self.rest().await;
         }

@@ -47,6 +47,8 @@ pub struct Config {
     pub dead_percent_idle: u64,
     /// How long to wait before a full disk is asked again.
     pub full_retry: Duration,
+    /// The scrub reads all that is live again and again, so many bytes a second. 0: only who calls `Store::scrub_step` does.
+    pub scrub_bytes_per_second: u64,
 }
 
 impl Config {
@@ -72,6 +74,7 @@ impl Config {
             dead_percent_max: 65,
             dead_percent_idle: 30,
             full_retry: Duration::from_millis(250),
+            scrub_bytes_per_second: 0,
         }
     }
 

@@ -21,6 +21,7 @@ pub mod index;
 mod log;
 mod lost;
 mod open;
+pub mod planted;
 mod preparer;
 pub mod record;
 pub mod recovery;

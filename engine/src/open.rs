@@ -17,6 +17,7 @@ use crate::{
     preparer,
     record::{Salt, number},
     replay::{Dropped, Replay},
+    scrub,
     segment::{self, Commit, Found, Segment, Stream},
     shared::{Damage, DamageKind, Position, Running, Shared, State},
     signal::Signal,
@@ -322,6 +323,9 @@ fn tasks<D: Disk>(shared: &Rc<Shared<D>>) -> Vec<Task> {
     tasks.push(background(enter(), preparer::run(shared.clone())));
     tasks.push(background(enter(), compactor::run(shared.clone())));
     tasks.push(background(enter(), checkpoint::run(shared.clone())));
+    if shared.config.scrub_bytes_per_second > 0 {
+        tasks.push(background(enter(), scrub::run(shared.clone())));
+    }
     tasks
 }
 

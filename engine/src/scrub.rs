@@ -7,19 +7,19 @@
 //! A pass goes segment by segment, in order of offset, in reads of at most 128 KiB, one at a time, with rests between.
 //! Which places are live is listed once for each segment, by a walk over the index in slices.
 //!
-//! Not here: when and how fast (the caller), repair (`node`, told by [`Store::damage`]).
+//! Who opens the store may have passes made one after the other, at a rate ([`run`]). Not here: repair (`node`, told by [`Store::damage`]).
 
 use crate::{
     disk::{BACKGROUND_CHUNK, BLOCK, Disk, File},
     index::Listed,
     record,
     segment::Segment,
-    shared::DamageKind,
+    shared::{DamageKind, Shared},
     statistics::count,
     store::Store,
     versions::Summary,
 };
-use std::collections::VecDeque;
+use std::{collections::VecDeque, rc::Rc, time::Duration};
 
 /// So many entries of the index are looked at in one slice.
 const LIST_SLICE: usize = 4096;
@@ -38,6 +38,29 @@ pub struct ScrubPosition {
 pub(crate) struct Listing {
     at: ScrubPosition,
     records: VecDeque<(u16, Listed)>,
+}
+
+/// One pass after the other, until the store is closed.
+pub(crate) async fn run<D: Disk>(shared: Rc<Shared<D>>) {
+    // Closing waits for this at the most.
+    const NAP_MAX: Duration = Duration::from_millis(50);
+    let rate = shared.config.scrub_bytes_per_second;
+    let (disk, store) = (shared.disk.clone(), Store { shared: shared.clone() });
+    let mut at = ScrubPosition::default();
+    while !shared.is_over() {
+        let before = shared.counters.scrub_read_bytes.get();
+        let next = store.scrub_step(at, 1).await;
+        at = next.unwrap_or_default();
+        count(&shared.counters.scrub_passes, u64::from(next.is_none()));
+        // A step that found nothing to read rests, too.
+        let bytes = (shared.counters.scrub_read_bytes.get() - before).max(BACKGROUND_CHUNK as u64);
+        let mut rest = Duration::from_secs_f64(bytes as f64 / rate as f64);
+        while !rest.is_zero() && !shared.is_over() {
+            let nap = rest.min(NAP_MAX);
+            disk.sleep(nap).await;
+            rest -= nap;
+        }
+    }
 }
 
 impl<D: Disk> Store<D> {

@@ -19,6 +19,7 @@
 
 use crate::{
     disk::{BLOCK, Disk, File},
+    planted::{Bug, planted},
     record::{Salt, number},
 };
 use std::{io, rc::Rc};
@@ -135,6 +136,7 @@ pub(crate) async fn write_durably<F: File>(
     file.write(buffer, position).await?;
     match commit {
         Commit::Dsync => Ok(()),
+        Commit::Fdatasync if planted(Bug::FsyncLeftOut) => Ok(()),
         Commit::Fdatasync => file.sync().await,
     }
 }

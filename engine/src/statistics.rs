@@ -77,6 +77,8 @@ counters! {
     cache_hits,
     /// Reads answered from frames that were not on the disk yet.
     pending_hits,
+    /// Passes of the scrub that were made from their start to their end.
+    scrub_passes,
     /// Bytes read by the scrub.
     scrub_read_bytes,
     /// Records that the scrub has checked.

@@ -2,7 +2,7 @@
 
 mod support;
 
-use quorate_engine::{AppendError, Config, Damage, DamageKind, ScrubPosition};
+use quorate_engine::{AppendError, Config, Damage, DamageKind, ScrubPosition, disk::Disk};
 use std::{collections::BTreeSet, time::Duration};
 use support::{World, config, seeds};
 
@@ -50,6 +50,38 @@ fn rot(world: &mut World, key: u64) -> (u16, u32, u32) {
 
 fn told(damage: &[Damage]) -> BTreeSet<(u16, u32, u32)> {
     damage.iter().map(|damage| (damage.partition.unwrap(), damage.segment, damage.offset)).collect()
+}
+
+/// A store that scrubs by itself finds all that rots, pass after pass, at the rate that it is told.
+#[test]
+fn a_store_scrubs_itself_at_a_rate() {
+    let rate = 1 << 20;
+    let mut world = World::new(3, Config { scrub_bytes_per_second: rate, ..plain() });
+    world.open();
+    fill(&mut world, KEYS);
+    let live = world.store().statistics().live_bytes;
+    let passes = |world: &mut World, more| {
+        let goal = world.store().statistics().scrub_passes + more;
+        while world.store().statistics().scrub_passes < goal {
+            world.run_for(Duration::from_millis(1));
+        }
+        world.store().statistics().scrub_read_bytes
+    };
+    // The first had begun when there was less.
+    let before = passes(&mut world, 1);
+    let begun = world.disk.now();
+    let read = passes(&mut world, 1) - before;
+    let took = (world.disk.now() - begun).as_secs_f64();
+    assert!(read >= live, "{read} bytes of {live}");
+    assert!(took > read as f64 / rate as f64 * 0.9, "{read} bytes in {took} s");
+    assert_eq!(world.store().statistics().scrub_damaged, 0);
+    for key in [0, 3, 17] {
+        rot(&mut world, key);
+    }
+    // The pass that is under way may have been where they are.
+    passes(&mut world, 2);
+    assert_eq!(world.store().statistics().scrub_damaged, 3);
+    world.close();
 }
 
 #[test]

@@ -24,6 +24,7 @@ use std::{
     time::Duration,
 };
 
+use quorate_engine::planted::{Bug, planted};
 use quorate_net::{
     id::Endpoint,
     message::{
@@ -37,7 +38,7 @@ use self::{
     responder::Responder,
     schedule::Schedule,
 };
-use crate::{clock::Instant, ring::Ring};
+use crate::{clock::Instant, pace::Pace, ring::Ring};
 
 /// How much, and how fast.
 #[derive(Clone, Debug)]
@@ -65,6 +66,8 @@ pub struct Settings {
     /// The most bytes of objects that exchanges of this core have under way, in both directions together. A larger
     /// object goes alone.
     pub bytes_max: u64,
+    /// The most bytes of objects in a second, over a while, of the exchanges that this core began. Those of a peer come on top.
+    pub bytes_per_second: u64,
     /// The most objects that this core reads or takes at once for exchanges that others began.
     pub jobs_max: usize,
 }
@@ -83,7 +86,8 @@ impl Settings {
             retry: Duration::from_secs(5),
             exchanges_max: 64,
             exchanges_per_peer_max: 32,
-            bytes_max: 4 << 20,
+            bytes_max: 128 << 10,
+            bytes_per_second: 4 << 20,
             jobs_max: 64,
         }
     }
@@ -193,7 +197,7 @@ pub struct AntiEntropy {
 }
 
 /// What all exchanges of a core have in common.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Shared {
     statistics: Statistics,
     /// Reads and takes that the core works on.
@@ -201,6 +205,7 @@ struct Shared {
     next_job: u64,
     /// Bytes of objects that the own exchanges have under way.
     bytes_underway: u64,
+    pace: Pace,
 }
 
 /// Whom a read or a take is for.
@@ -226,6 +231,13 @@ impl AntiEntropy {
     /// that a late message of an earlier life meets no exchange of this one.
     #[must_use]
     pub fn new(settings: Settings, ring: Rc<Ring>, now: Instant, first_number: u64) -> Self {
+        let shared = Shared {
+            statistics: Statistics::default(),
+            jobs: BTreeMap::new(),
+            next_job: first_number,
+            bytes_underway: 0,
+            pace: Pace::new(settings.bytes_per_second),
+        };
         let mut schedule = Schedule::default();
         schedule.set_ring(now, &settings, &ring, &BTreeSet::new());
         Self {
@@ -237,7 +249,7 @@ impl AntiEntropy {
             next_number: first_number,
             holders: BTreeMap::new(),
             responder: Responder::default(),
-            shared: Shared { next_job: first_number, ..Shared::default() },
+            shared,
         }
     }
 
@@ -396,8 +408,14 @@ impl AntiEntropy {
     /// When to call [`AntiEntropy::handle_timeout`] next.
     #[must_use]
     pub fn next_timeout(&self) -> Option<Instant> {
-        let start = self.schedule.next_start(&self.settings, self.exchanges.len());
-        self.exchanges.values().filter_map(Exchange::next_timeout).chain(start).min()
+        let next = if self.waiting().next().is_none() {
+            self.schedule.next_start(&self.settings, self.exchanges.len())
+        } else if self.waiting().any(|bytes| self.shared.has_room(&self.settings, bytes)) {
+            Some(self.shared.pace.may_begin_at())
+        } else {
+            None
+        };
+        self.exchanges.values().filter_map(Exchange::next_timeout).chain(next).min()
     }
 
     /// Counts since the start.
@@ -433,7 +451,7 @@ impl AntiEntropy {
             return;
         }
         let Step::RootIs { sum, .. } = message.step else { return };
-        if sum == tree.root(partition) {
+        if sum == tree.root(partition) || planted(Bug::ExchangeEndsAtRoot) {
             return self.end(now, number, End::Equal, out);
         }
         if self.holders.contains_key(&partition) || self.responder.leases(now, partition) {
@@ -464,6 +482,10 @@ impl AntiEntropy {
         for exchange in self.exchanges.values_mut() {
             exchange.fill_window(&mut desk);
         }
+        if self.waiting().next().is_some() {
+            return;
+        }
+        let mut desk = Desk { now, settings: &self.settings, tree, shared: &mut self.shared, out };
         while let Some((peer, partition)) = self.schedule.start(now, &self.settings, self.exchanges.len()) {
             let number = self.next_number;
             self.next_number = self.next_number.wrapping_add(1);
@@ -471,6 +493,12 @@ impl AntiEntropy {
             let gives_only = !keeps(&self.ring, self.settings.me, partition);
             self.exchanges.insert(number, Exchange::begin(&mut desk, number, peer, partition, gives_only));
         }
+    }
+
+    /// The bytes of the next object of each exchange that waits for room, or for the rate. While there are any no further
+    /// exchange is begun: it would only wait with the others.
+    fn waiting(&self) -> impl Iterator<Item = u64> {
+        self.exchanges.values().filter_map(Exchange::next_bytes)
     }
 
     fn end(&mut self, now: Instant, number: u64, end: End, out: &mut Vec<Action>) {
@@ -502,6 +530,11 @@ impl Shared {
         self.next_job = self.next_job.wrapping_add(1);
         self.jobs.insert(number, job);
         number
+    }
+
+    /// Whether another object of so many bytes may be under way.
+    fn has_room(&self, settings: &Settings, bytes: u64) -> bool {
+        self.bytes_underway == 0 || self.bytes_underway + bytes <= settings.bytes_max
     }
 
     fn count_sent(&mut self, object: &Whole) {

@@ -9,6 +9,7 @@
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::Bytes;
+use quorate_engine::planted::{Bug, planted};
 
 use crate::{
     object::VersionHash,
@@ -86,7 +87,8 @@ impl Sealer {
             wide[..SEAL_BYTES].copy_from_slice(seal);
             blake3::Hash::from_bytes(wide)
         };
-        if widen(&raw[1..HEADER_BYTES]) != widen(&self.seal_of(key, &raw[HEADER_BYTES..])) {
+        let sealed = widen(&raw[1..HEADER_BYTES]) == widen(&self.seal_of(key, &raw[HEADER_BYTES..]));
+        if !sealed && !planted(Bug::ContextUnsealed) {
             return Err(BadContext);
         }
         let version = VersionHash(number(&raw[HEADER_BYTES..HEADER_BYTES + 8]));

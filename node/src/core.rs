@@ -30,7 +30,11 @@ use std::{
 
 use ahash::{AHashMap, AHashSet};
 use bytes::Bytes;
-use quorate_engine::{Damage, ReadError, Sequence, Store, Watermark, disk::Disk, disk::prefixed::Prefixed};
+use quorate_engine::{
+    Damage, ReadError, Sequence, Store, Watermark,
+    disk::{Disk, prefixed::Prefixed},
+    planted::{Bug, planted},
+};
 use quorate_net::{
     id::Endpoint,
     key::Key,
@@ -248,7 +252,12 @@ impl<D: Disk> Core<D> {
         now: Instant,
     ) -> Self {
         let me = settings.me;
-        let actor = Some(Actor::new(me, incarnation));
+        let (mut actor, mut counter) = (Some(Actor::new(me, incarnation)), 0);
+        if let (true, Watermark::Durable(a), Watermark::Durable(b)) =
+            (planted(Bug::ActorKept), objects.0.durable(), hints.0.durable())
+        {
+            (actor, counter) = (Some(Actor::new(me, 1)), a.0 + b.0);
+        }
         let ring = Rc::new(gossip::ring_of(&settings, &belonging.state));
         let ring_stamp = belonging.state.stamp();
         let Belonging { identity, state, seeds } = belonging;
@@ -268,9 +277,9 @@ impl<D: Disk> Core<D> {
             hints,
             sealer,
             actor,
-            counter: 0,
+            counter,
             // Late answers to an earlier life of this core must not meet a number of this one.
-            next_number: incarnation,
+            next_number: if planted(Bug::LateAnswerCounts) { 0 } else { incarnation },
             operations: AHashMap::new(),
             loads: AHashMap::new(),
             deferred: VecDeque::new(),
@@ -311,7 +320,8 @@ impl<D: Disk> Core<D> {
     /// Another core says something.
     pub fn handle_message(&mut self, now: Now, from: Endpoint, message: &ArchivedMessage, out: &mut Vec<Effect>) {
         // Who does not belong may only gossip: that is how it learns why, or how it joins.
-        if !self.membership.state().has(from) && !matches!(message, ArchivedMessage::Gossip(_)) {
+        let is_heard = self.membership.state().has(from) || planted(Bug::RemovedHeard);
+        if !is_heard && !matches!(message, ArchivedMessage::Gossip(_)) {
             self.statistics.strangers += 1;
             return;
         }
@@ -568,9 +578,14 @@ impl<D: Disk> Core<D> {
         self.operations.len() + self.loads.len() + waiting + self.deferred.len() - self.exchange_waits
     }
 
+    /// Whether nothing more is taken.
+    fn is_full(&self) -> bool {
+        self.queue_length() >= self.settings.operations_max && !planted(Bug::QueueUnbounded)
+    }
+
     fn request(&mut self, now: Now, origin: Origin, request: Request, out: &mut Vec<Effect>) {
         let reply_to = ReplyTo { origin, id: request.id };
-        if self.queue_length() >= self.settings.operations_max {
+        if self.is_full() {
             self.statistics.overloads += 1;
             return self.fail(reply_to, Failure::Overloaded { retry_after_us: 10_000 }, out);
         }
@@ -732,7 +747,7 @@ impl<D: Disk> Core<D> {
             // A write that is remembered may be among what is lost: its retry must be made anew.
             self.tokens = Tokens::default();
         }
-        if more {
+        if more && !planted(Bug::ActorKeptAfterLoss) {
             self.renew_actor(out);
         }
     }

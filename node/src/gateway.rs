@@ -27,6 +27,8 @@ use quorate_net::{
 };
 use serde_json::Value;
 
+use crate::membership::state::Change;
+
 pub use session::{After, Session};
 
 /// The version of Redis whose protocol is spoken: clients choose their commands by it.
@@ -65,13 +67,22 @@ pub struct Ticket {
     part: u32,
 }
 
-/// What the shell shall ask a coordinator. Requests of one session are asked in this order.
+/// What the shell shall have done for a session, in this order.
 #[derive(Clone, PartialEq, Debug)]
 pub struct Ask {
-    /// To be handed back with the outcome.
+    /// To be handed back with what came of it.
     pub ticket: Ticket,
     /// What to do.
-    pub operation: Operation,
+    pub task: Task,
+}
+
+/// Something that a session waits for.
+#[derive(Clone, PartialEq, Debug)]
+pub enum Task {
+    /// To be asked of a coordinator, then [`Session::answered`].
+    Request(Operation),
+    /// To be made by this core, then [`Session::changed`] as soon as it is on disk, or was refused.
+    Change(Change),
 }
 
 /// What commands about the node itself need to know, asked only when they come.
@@ -91,7 +102,10 @@ pub trait NodeView {
     /// This core's own figures, by name: the machine's and its store's.
     fn figures(&self) -> Vec<(&'static str, u64)>;
     /// What an operator asks, answered by a JSON object.
-    fn inquire(&self, inquiry: Inquiry) -> Value;
+    ///
+    /// # Errors
+    /// Why there is no answer.
+    fn inquire(&self, inquiry: Inquiry) -> Result<Value, String>;
     /// The lines of this core's other sessions, see [`Session::describe`].
     fn other_clients(&self) -> Vec<String>;
 }
@@ -107,6 +121,10 @@ pub enum Inquiry {
     Exchanges,
     /// Who belongs, and who answers.
     Members,
+    /// How far a change of the ring is, and what is staged for the next.
+    Cluster,
+    /// What a commit would do.
+    Plan,
     /// To compare its partitions, or one of them, with the other primaries now. Answers how many it is a primary of.
     Repair(Option<u16>),
 }

@@ -16,6 +16,7 @@ pub mod gateway;
 pub mod hinted_handoff;
 pub mod membership;
 pub mod object;
+mod pace;
 pub mod quorum;
 pub mod replica;
 pub mod ring;

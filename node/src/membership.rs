@@ -22,6 +22,7 @@ pub mod state;
 
 use std::collections::{BTreeMap, BTreeSet, btree_map::Entry};
 
+use quorate_engine::planted::{Bug, planted};
 use quorate_net::{
     id::{Endpoint, NodeId},
     message::gossip::{CLAIMS_MAX, Claim, Gossip, GossipBody, Liveness, NodeEntry, NodeIdentity, StateBody, Status},
@@ -342,6 +343,26 @@ impl Membership {
         self.refusal
     }
 
+    /// This core's machine.
+    #[must_use]
+    pub fn identity(&self) -> NodeIdentity {
+        self.identity
+    }
+
+    /// All that is known of who belongs, for somebody who is refused: so it learns why.
+    #[must_use]
+    pub fn explanation(&self) -> Gossip {
+        Gossip {
+            identity: self.identity,
+            incarnation: self.incarnation,
+            refutation: self.refutation,
+            digest: self.state.digest(),
+            ring: self.state.stamp(),
+            claims: Vec::new(),
+            body: GossipBody::State(self.state.body()),
+        }
+    }
+
     /// Counts since the start.
     #[must_use]
     pub fn statistics(&self) -> MembershipStatistics {
@@ -350,7 +371,7 @@ impl Membership {
 
     /// Something is said of a core.
     fn hear(&mut self, now: Instant, claim: Claim, out: &mut Out) {
-        if claim.endpoint == self.me {
+        if claim.endpoint == self.me && !planted(Bug::SuspicionStands) {
             return self.hear_of_me(claim, out);
         }
         let cores = self.peers.len() + 1;

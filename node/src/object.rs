@@ -8,6 +8,7 @@
 //! replicas, lie in the log and in the answer to a read. Pure. Not here: quorums, contexts' seals (`context`).
 
 use bytes::Bytes;
+use quorate_engine::planted::{Bug, planted};
 use rkyv::{Archive, Deserialize, Serialize, rancor::Error};
 use xxhash_rust::xxh3::xxh3_64;
 
@@ -91,6 +92,10 @@ impl Object {
         let mut siblings: Vec<_> = self.siblings.iter().filter(|mine| lives_in(mine, other)).cloned().collect();
         siblings.extend(other.siblings.iter().filter(|theirs| !self.clock.covers(theirs.dot)).cloned());
         siblings.sort_unstable_by_key(|sibling| sibling.dot);
+        if planted(Bug::NewestWins) {
+            let latest = siblings.iter().map(|sibling| sibling.timestamp_ms).max();
+            siblings.retain(|sibling| Some(sibling.timestamp_ms) == latest);
+        }
         let mut clock = self.clock.clone();
         clock.join(&other.clock);
         let mut object = Self { clock, siblings };

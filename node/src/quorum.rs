@@ -7,6 +7,7 @@
 //!
 //! Pure. Not here: what a vote is about.
 
+use quorate_engine::planted::{Bug, planted};
 use quorate_net::id::Endpoint;
 
 use crate::ring::Ring;
@@ -92,7 +93,13 @@ impl Tally {
     /// How many there are in the group that has fewer.
     #[must_use]
     pub fn least(self, changing: bool) -> u8 {
-        if changing { self.present.min(self.next) } else { self.present }
+        if changing && planted(Bug::GainerCountsAlone) {
+            self.present.max(self.next)
+        } else if changing {
+            self.present.min(self.next)
+        } else {
+            self.present
+        }
     }
 }
 
@@ -110,6 +117,7 @@ impl Quorum {
     pub fn new(needed: u8, voters: impl IntoIterator<Item = Voter>) -> Self {
         let votes: Vec<_> = voters.into_iter().map(|voter| (voter, None)).collect();
         let changing = votes.iter().any(|(voter, _)| voter.groups.next);
+        let needed = if planted(Bug::AnswersAtOneLess) { needed.max(2) - 1 } else { needed };
         Self { needed, changing, votes }
     }
 
@@ -120,7 +128,8 @@ impl Quorum {
 
     /// Takes a vote. False when it does not count: a stranger's, or a second one.
     pub fn vote(&mut self, voter: Endpoint, yes: bool) -> bool {
-        match self.votes.iter_mut().find(|(asked, vote)| asked.endpoint == voter && vote.is_none()) {
+        let is_his = |asked: &Voter| asked.endpoint == voter || planted(Bug::CountsTwice);
+        match self.votes.iter_mut().find(|(asked, vote)| is_his(asked) && vote.is_none()) {
             Some((_, vote)) => {
                 *vote = Some(yes);
                 true
@@ -154,7 +163,8 @@ impl Quorum {
     /// Whether it is reached without the fallbacks.
     #[must_use]
     pub fn is_strict(&self) -> bool {
-        let owners = self.votes.iter().filter(|(voter, vote)| *vote == Some(true) && !voter.stands_in);
+        let counts = |voter: &Voter| !voter.stands_in || planted(Bug::SloppyUnsaid);
+        let owners = self.votes.iter().filter(|(voter, vote)| *vote == Some(true) && counts(voter));
         Tally::of(owners.map(|(voter, _)| voter)).reaches(self.needed, self.changing)
     }
 

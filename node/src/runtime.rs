@@ -6,6 +6,14 @@
 //! This is the only place in the crate that names glommio, reads clocks or draws randomness. Not here: any decision about
 //! data (`core`), or about RESP commands (`gateway`).
 
+/// A line in the node's log. A log that cannot be written to, since its disk is full, must not end the node.
+macro_rules! say {
+    ($($what:tt)*) => {{
+        use std::io::Write as _;
+        drop(writeln!(std::io::stderr(), $($what)*))
+    }};
+}
+
 mod clients;
 mod executor;
 mod peers;

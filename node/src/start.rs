@@ -11,6 +11,7 @@ use std::{fmt, io, rc::Rc};
 use quorate_engine::{
     Config as StoreConfig, OpenError, Opened, RecoveryReport, Store, Task,
     disk::{Disk, prefixed::Prefixed},
+    planted::{Bug, planted},
 };
 use quorate_net::{
     id::Endpoint,
@@ -101,6 +102,12 @@ pub async fn start<D: Disk>(
     let opened = open(disk.clone(), objects).await?;
     check_layout(&opened.store, layout).await?;
     let hinted = open(Prefixed::new(disk, HINT_PREFIX), hints).await?;
+    let incarnation = if planted(Bug::IncarnationCounted) {
+        let stored = opened.store.load_blob(ACTOR).await.ok().flatten().unwrap_or_default();
+        stored.try_into().map_or(1, |stored| u64::from_le_bytes(stored) + 1)
+    } else {
+        incarnation
+    };
     store_incarnation(&opened.store, incarnation).await.map_err(StartError::Io)?;
     let belonging = match opened.store.load_blob(STATE).await.map_err(StartError::Io)? {
         Some(stored) => Belonging { state: ClusterState::decode(&stored).map_err(StartError::State)?, ..belonging },

@@ -160,23 +160,46 @@ pub struct Plan {
     pub classes: Vec<Class>,
     /// The average time between two faults.
     pub gap: Duration,
+    /// The ring is changed so often at most.
+    pub ring_changes_max: u32,
+    /// The seed is about a ring that changes.
+    pub about_ring: bool,
 }
+
+/// What strikes in a seed that is about the ring: it changes often, under those who do not always hear each other.
+const RING_CLASSES: [Class; 9] = [
+    Class::Join,
+    Class::Leave,
+    Class::Remove,
+    Class::Replace,
+    Class::Split,
+    Class::OneWaySplit,
+    Class::Clog,
+    Class::Pause,
+    Class::Kill,
+];
 
 impl Plan {
     /// No faults at all.
     #[must_use]
     pub fn none() -> Self {
-        Self { classes: Vec::new(), gap: Duration::from_secs(3600) }
+        Self { classes: Vec::new(), gap: Duration::from_secs(3600), ring_changes_max: 0, about_ring: false }
     }
 
     /// Draws some classes, and how dense they come.
     #[must_use]
     pub fn draw(random: &mut Random) -> Self {
+        if random.one_in(6) {
+            let classes = RING_CLASSES.to_vec();
+            let gap = Duration::from_millis(random.range(20..80));
+            return Self { classes, gap, ring_changes_max: random.range(4..16) as u32, about_ring: true };
+        }
         let one_in = random.range(2..5);
         let mut classes: Vec<Class> = Class::ALL.into_iter().filter(|_| random.one_in(one_in)).collect();
         if classes.is_empty() {
             classes.push(Class::ALL[random.index(Class::ALL.len())]);
         }
-        Self { classes, gap: Duration::from_millis(random.range(10..80)) }
+        let gap = Duration::from_millis(random.range(10..80));
+        Self { classes, gap, ring_changes_max: random.range(1..4) as u32, about_ring: false }
     }
 }

@@ -12,6 +12,8 @@ pub mod faults;
 pub mod fuzz;
 pub mod history;
 pub mod network;
+#[cfg(feature = "planted")]
+pub mod planted;
 pub mod seeds;
 pub mod simulation;
 pub mod workload;

@@ -126,7 +126,12 @@ impl Network {
         } else {
             1
         };
-        (0..copies).map(|_| self.arrival(path, now)).collect()
+        let mut arrivals: Vec<_> = (0..copies).map(|_| self.arrival(path, now)).collect();
+        // A double may lie somewhere for long, and meet another life of its sender and of its receiver.
+        if path != Path::Client && copies > 1 && self.random.one_in(4) {
+            arrivals[1] += Duration::from_millis(self.random.range(0..400));
+        }
+        arrivals
     }
 
     fn arrival(&mut self, path: Path, now: Duration) -> Duration {

@@ -1,7 +1,7 @@
 //! What the clients ask for, and what they remember.
 //!
 //! The rule: values are unique, so that a value names the operation that wrote it; contexts are those that the system
-//! gave out (fresh, stale or empty), never made up.
+//! gave out (fresh, stale, empty, or for another key), never made up.
 //!
 //! Not here: how requests travel (`world`), what the answers must be (`checkers`).
 
@@ -107,6 +107,13 @@ impl Workload {
                     None => None,
                 },
             };
+            // One that was given out for another key opens nothing, so its writer has seen nothing.
+            let forged = if ledger.operations.len() % 29 == 7 {
+                client.contexts.iter().find(|(other, _)| **other != key).and_then(|(_, contexts)| contexts.last())
+            } else {
+                None
+            };
+            let context = forged.map(|(context, _)| (context.clone(), Events::default())).or(context);
             Action::Put { value, quorum, durability, token, context }
         };
         let consistency = if random.one_in(2) { Consistency::Strict } else { Consistency::Sloppy };

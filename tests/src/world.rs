@@ -150,7 +150,10 @@ impl World {
     #[must_use]
     pub fn new(seed: u64, shape: &Shape, plan: Plan) -> Self {
         let mut random = Random::new(seed);
-        let settings = Settings::new(shape, &mut random);
+        let mut settings = Settings::new(shape, &mut random);
+        if plan.about_ring {
+            settings.gossip_fast();
+        }
         let (mut nodes, mut shells) = (Vec::new(), Vec::new());
         for member in settings.ring.members() {
             let identity = Settings::founding_identity(member.node.id);
@@ -159,7 +162,6 @@ impl World {
         // The last one is the auditor.
         let clients: Vec<Client> = (0..=shape.clients).map(|_| Client::new(random.fork())).collect();
         let victim = random.index(nodes.len());
-        let changes_max = random.range(1..4) as u32;
         let mut world = Self {
             ledger: Ledger::new(settings.ring.replicas(), settings.sealer.clone()),
             network: Network::new(random.fork()),
@@ -172,11 +174,11 @@ impl World {
             nodes,
             shells,
             clients,
-            plan,
             random,
             victim,
             rings: Vec::new(),
-            operator: Operator::new(changes_max),
+            operator: Operator::new(plan.ring_changes_max),
+            plan,
             upgrading: false,
             trace_hash: seed,
             dropped: 0,
@@ -376,7 +378,14 @@ impl World {
             _ => None,
         };
         let cause = self.cause_of(message, asked);
-        self.drive(at, &cause, |core, now, out| core.handle_message(now, from, message, out))
+        let strangers = |world: &Self| world.shells[at].core().map(|core| core.statistics().strangers);
+        let (stranger, before) = (self.is_stranger(at, from, message), strangers(self));
+        self.drive(at, &cause, |core, now, out| core.handle_message(now, from, message, out))?;
+        if stranger && strangers(self) == before {
+            let detail = format!("core {at} hears {from}, which it knows does not belong");
+            return Err(self.fail("P10 membership", detail));
+        }
+        Ok(())
     }
 
     fn asked(&mut self, at: usize, client: usize, bytes: &Rc<[u8]>) -> Checked {

@@ -3,6 +3,8 @@
 mod integration {
     mod algebra;
     mod hazards;
+    #[cfg(feature = "planted")]
+    mod planted;
     mod read_repair;
     mod seeds;
 }

@@ -12,6 +12,7 @@ mod processes {
     mod apart;
     mod away;
     mod bad_input;
+    mod changes;
     mod cluster;
     mod crashes;
     mod dev;

@@ -6,6 +6,7 @@
 //! Not here: logic that others need, which lives in the crates that the commands call.
 
 mod bench;
+mod cluster;
 mod config_file;
 mod data;
 mod dev;
@@ -44,6 +45,7 @@ enum Command {
     Rehome(rehome::Args),
     Status(status::Args),
     Ring(ring::Args),
+    Cluster(cluster::Args),
     Hints(hints::Args),
     Repair(repair::Args),
     Get(data::GetArgs),
@@ -60,6 +62,7 @@ fn main() -> ExitCode {
         Command::Rehome(args) => rehome::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Ring(args) => ring::run(&args),
+        Command::Cluster(args) => cluster::run(&args),
         Command::Hints(args) => hints::run(&args),
         Command::Repair(args) => repair::run(&args),
         Command::Get(args) => data::get(&args),

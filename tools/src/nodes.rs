@@ -37,6 +37,11 @@ pub(crate) struct Seeds {
 }
 
 impl Seeds {
+    /// How long an answer may take.
+    pub(crate) fn timeout(&self) -> Duration {
+        Duration::from_secs(self.timeout)
+    }
+
     /// A client of the cluster that these nodes belong to.
     pub(crate) fn connect(&self) -> Result<Client, Failure> {
         let mut addresses = Vec::new();
@@ -112,7 +117,8 @@ pub(crate) fn number(answer: &Value, name: &str) -> u64 {
     answer[name].as_u64().unwrap_or(0)
 }
 
-fn resolve(node: &str) -> Result<Vec<SocketAddr>, Failure> {
+/// The addresses that are meant by an ADDRESS or ADDRESS:PORT.
+pub(crate) fn resolve(node: &str) -> Result<Vec<SocketAddr>, Failure> {
     let with_port = node.to_socket_addrs();
     let found = with_port.or_else(|_| (node.trim_matches(['[', ']']), PORT).to_socket_addrs());
     match found.map(Iterator::collect::<Vec<_>>) {

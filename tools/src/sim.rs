@@ -5,6 +5,9 @@
 //!
 //! Not here: the simulator (`tests`).
 
+#[cfg(feature = "planted")]
+mod planted;
+
 use std::{
     io::{IsTerminal, Write, stderr},
     num::NonZero,
@@ -28,8 +31,14 @@ const SEEDS_TELLING: u64 = 500;
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// Run this seed alone, twice, and compare the two runs
-    #[arg(long, conflicts_with_all = ["seeds", "minutes", "first"])]
+    #[arg(long, conflicts_with_all = ["seeds", "minutes", "first", "planted"])]
     seed: Option<u64>,
+    /// Look for planted bugs instead, each until a seed finds it: only in a program built for that
+    #[arg(long, conflicts_with_all = ["seeds", "minutes"])]
+    planted: bool,
+    /// Only the planted bug of this name
+    #[arg(long, requires = "planted")]
+    bug: Option<String>,
     /// How many seeds [default: 1000, or as many as fit into --minutes]
     #[arg(long)]
     seeds: Option<u64>,
@@ -47,14 +56,23 @@ pub(crate) struct Args {
     json: bool,
 }
 
+impl Args {
+    fn threads(&self) -> usize {
+        self.threads.or_else(|| thread::available_parallelism().ok()).map_or(1, NonZero::get)
+    }
+}
+
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     if let Some(seed) = args.seed {
         return run_one(seed, args.json);
     }
+    if args.planted {
+        return planted::run(args);
+    }
     let limit = args.minutes.map(|minutes| Duration::try_from_secs_f64(minutes * 60.0));
     let limit = limit.transpose().map_err(|_| Failure::Usage("--minutes must be a time".to_owned()))?;
     let count = args.seeds.unwrap_or(if limit.is_some() { u64::MAX } else { 1000 });
-    let threads = args.threads.or_else(|| thread::available_parallelism().ok()).map_or(1, NonZero::get);
+    let threads = args.threads();
     let done = AtomicU64::new(0);
     let summary = run_many(args.first, count, limit, threads, &Options::default(), |outcome| tell(&done, outcome));
     if stderr().is_terminal() {
@@ -139,4 +157,15 @@ fn as_json(summary: &Summary) -> serde_json::Value {
         "tombstones_dropped": summary.dropped,
         "failures": failures,
     })
+}
+
+#[cfg(not(feature = "planted"))]
+mod planted {
+    use super::{Args, Failure};
+
+    pub(super) fn run(_: &Args) -> Result<(), Failure> {
+        let how = "there is no planted bug in this program; build one that has them: cargo run --profile planted --features \
+                   planted -- sim --planted";
+        Err(Failure::Usage(how.to_owned()))
+    }
 }

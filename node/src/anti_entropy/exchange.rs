@@ -123,6 +123,11 @@ impl Exchange {
         self.repairs.bytes_underway()
     }
 
+    /// Of the next object that is to be repaired.
+    pub(super) fn next_bytes(&self) -> Option<u64> {
+        self.repairs.next_bytes()
+    }
+
     pub(super) fn next_timeout(&self) -> Option<Instant> {
         match self.stage {
             Stage::Asked { until, .. } | Stage::Pause { until } => Some(until),

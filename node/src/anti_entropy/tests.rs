@@ -211,6 +211,23 @@ fn a_leaf_of_many_pages() {
 }
 
 #[test]
+fn a_lost_disk_is_filled_at_the_rate_that_is_set() {
+    let bytes_per_second = 256 << 10;
+    let mut world = World::new(2, 2, 64, |settings| settings.bytes_per_second = bytes_per_second);
+    fill(&mut world, 0..2000, 500);
+    world.run(INTERVAL);
+    world.stop(1);
+    world.run(1000 * MS);
+    world.nodes[1].store.clear();
+    world.start(1);
+    world.heal_all(1);
+    let took = world.run_until_equal(INTERVAL).expect("it is filled before its turn would come");
+    // A size class is up to twice the size. Half of the partitions are each node's to begin with.
+    let (least, most) = (2000 * 500 / (2 * bytes_per_second), 2 * 2000 * 600 / bytes_per_second + 3);
+    assert!((least..=most).contains(&took.as_secs()), "{took:?}, not between {least} and {most} s");
+}
+
+#[test]
 fn a_lost_disk_is_filled_and_each_key_is_sent_once() {
     let mut world = World::new(2, 3, 64, |_| {});
     fill(&mut world, 0..6000, 500);

@@ -43,6 +43,8 @@ pub struct Store {
     pub checkpoint_every: u64,
     /// The most bytes that wait to be written; beyond it puts are refused as overload.
     pub queue: u64,
+    /// So many bytes a second are read again to find what has rotted; 0: none are.
+    pub scrub: u64,
 }
 
 /// How a commit reaches the disk.
@@ -88,7 +90,7 @@ pub(super) fn read_limits(root: &mut Section<'_>) -> Result<Limits, ConfigError>
 }
 
 pub(super) fn read_store(root: &mut Section<'_>, limits: &Limits) -> Result<Store, ConfigError> {
-    let keys = &["capacity", "segment", "cache", "commits_in_flight", "commit", "checkpoint_every", "queue"];
+    let keys = &["capacity", "segment", "cache", "commits_in_flight", "commit", "checkpoint_every", "queue", "scrub"];
     let mut section = root.table("store", keys)?;
     let object = u64::from(limits.object);
     let segment = section.size("segment", 4 * MIB..=64 * MIB)?.unwrap_or(64 * MIB);
@@ -114,6 +116,7 @@ pub(super) fn read_store(root: &mut Section<'_>, limits: &Limits) -> Result<Stor
         commit: read_commit(&mut section)?,
         checkpoint_every: section.size("checkpoint_every", MIB..=TIB)?.unwrap_or(512 * MIB),
         queue,
+        scrub: section.size("scrub", 0..=GIB)?.unwrap_or(MIB),
     };
     override_store(&mut section, &mut store)?;
     Ok(store)

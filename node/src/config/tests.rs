@@ -99,6 +99,7 @@ commits_in_flight = 4
 commit = "fdatasync"
 checkpoint_every = "8MiB"
 queue = "2MiB"
+scrub = "64KiB"
 [[core]]
 id = 1
 cpu = 3
@@ -128,6 +129,7 @@ data = "fast"
         commit: Commit::Fdatasync,
         checkpoint_every: 8 << 20,
         queue: 2 << 20,
+        scrub: 64 << 10,
     };
     assert_eq!(config.cores[0].store, store);
     assert_eq!(config.cores[1].store, Store { capacity: Some(2 << 30), cache: 1 << 20, ..store });

@@ -7,6 +7,7 @@
 //! Pure. Not here: minting the dot and appending (`core`), the replica's side (`replica`).
 
 use bytes::Bytes;
+use quorate_engine::planted::{Bug, planted};
 use quorate_net::{
     id::{Endpoint, NodeId},
     message::{Durability, Failure, Outcome, ReplicaOutcome},
@@ -18,6 +19,7 @@ use crate::{
     effect::ReplyTo,
     object::{Object, Outline, Sibling, VersionHash},
     quorum::{Quorum, Standing, Voter},
+    version::Clock,
 };
 
 /// The object after a put, and the context that its writer gets.
@@ -35,6 +37,8 @@ pub struct Written {
 #[must_use]
 pub fn written(local: &Local, context: Option<&Context>, write: Sibling) -> Option<Written> {
     let dot = write.dot;
+    let nothing_seen = Context::default();
+    let context = context.or(planted(Bug::BlindPutEmpty).then_some(&nothing_seen));
     let object = match (&local.object, context) {
         (Some(object), Some(context)) => object.after_write(&context.seen, write),
         (Some(object), None) => object.after_write(&object.clock, write),
@@ -51,12 +55,13 @@ pub fn written(local: &Local, context: Option<&Context>, write: Sibling) -> Opti
             Object { clock: clock.clone(), siblings: Vec::new() }.after_write(seen, write)
         }
     };
-    let alone = object.siblings.len() == 1;
+    let alone = object.siblings.len() == 1 || planted(Bug::ContextCoversUnseen);
     let context = if alone {
         Context { seen: object.clock.clone(), version: object.version() }
     } else {
         let mut seen = context.map(|context| context.seen.clone()).unwrap_or_default();
-        seen.add(dot);
+        let cover = if planted(Bug::ContextCoversBefore) { Clock::mint } else { Clock::add };
+        cover(&mut seen, dot);
         Context { seen, version: VersionHash::ABSENT }
     };
     Some(Written { object, context })
@@ -109,7 +114,7 @@ impl PutCoordinator {
 
     /// This core's own copy is in memory; on disk later, see [`PutCoordinator::handle_own`].
     pub fn handle_own_appended(&mut self) {
-        if self.durability == Durability::Buffered {
+        if self.durability == Durability::Buffered || planted(Bug::OwnCopyEarly) {
             self.quorum.vote(self.me, true);
         }
     }
@@ -125,7 +130,7 @@ impl PutCoordinator {
         self.full |= outcome == ReplicaOutcome::DiskFull;
         let yes = match outcome {
             ReplicaOutcome::Durable => true,
-            ReplicaOutcome::Buffered => self.durability != Durability::Durable,
+            ReplicaOutcome::Buffered => self.durability != Durability::Durable || planted(Bug::BufferedCounts),
             _ => false,
         };
         self.vote(from, yes);
@@ -204,7 +209,7 @@ mod tests {
     use crate::{
         effect::Origin,
         quorum::Groups,
-        version::{Actor, Clock, Dot},
+        version::{Actor, Dot},
     };
 
     fn node(id: u16) -> Endpoint {

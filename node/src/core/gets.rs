@@ -1,7 +1,10 @@
 //! Gets that this core coordinates.
 
 use bytes::Bytes;
-use quorate_engine::disk::Disk;
+use quorate_engine::{
+    disk::Disk,
+    planted::{Bug, planted},
+};
 use quorate_net::{
     id::Endpoint,
     key::Key,
@@ -190,7 +193,8 @@ impl<D: Disk> Core<D> {
 
     /// What some replicas have and others lack goes to those, this core among them (section 5). Nobody waits for it.
     pub(super) fn repair(&mut self, get: &Get, out: &mut Vec<Effect>) {
-        for (to, object) in get.coordinator.repairs(self.settings.me) {
+        for (to, mut object) in get.coordinator.repairs(self.settings.me) {
+            object.siblings.truncate(if planted(Bug::RepairsOneSibling) { 1 } else { usize::MAX });
             self.statistics.repairs += 1;
             let replicate = Replicate {
                 operation: self.number(),

@@ -4,7 +4,10 @@
 
 use std::{rc::Rc, time::Duration};
 
-use quorate_engine::disk::Disk;
+use quorate_engine::{
+    disk::Disk,
+    planted::{Bug, planted},
+};
 use quorate_net::{
     id::Endpoint,
     message::{
@@ -108,7 +111,7 @@ impl<D: Disk> Core<D> {
             let ring = ring_of(&self.settings, state);
             let moved = kept(&ring) != kept(&self.ring);
             self.ring = Rc::new(ring);
-            if moved {
+            if moved && !planted(Bug::ActorKeptAfterMove) {
                 // In one log or the other there may be dots of this core's actor that the one of now does not hold.
                 self.renew_actor(out);
             }
@@ -124,21 +127,31 @@ impl<D: Disk> Core<D> {
         let ring = self.ring_of_living();
         self.hand_off(now, out, |handoff, tree, actions| handoff.handle_ring(now.instant, ring, tree, actions));
         self.reaper.handle_ring(now.instant, self.ring.clone(), self.ring_stamp);
-        let ring = self.ring.clone();
+        let ring = self.ring_of_exchanges();
         self.exchange(now, out, |exchanges, _, actions| exchanges.handle_ring(now.instant, ring, surplus, actions));
     }
 
-    /// Whom hints are owed to. While the ring changes because somebody was given up by its operator, they are owed to those who
-    /// are to keep the partition as well, and not to who was given up: whoever holds some could not leave before it is gone.
+    /// Who compares partitions with whom. While a change is paused those who gain by it are left out: all that they lack comes
+    /// to them by exchanges.
+    fn ring_of_exchanges(&self) -> Rc<Ring> {
+        let ring = self.membership.state().ring_state();
+        match (ring.table(), ring.change()) {
+            (Some(table), Some(change)) if change.is_paused() => {
+                Rc::new(Ring::of(table, None, self.ring.members().to_vec()))
+            }
+            _ => self.ring.clone(),
+        }
+    }
+
+    /// Whom hints are owed to. While the ring changes, they are owed to those who are to keep the partition as well: a hint may
+    /// have stood in for one of these. To who was given up by its operator they are not: whoever holds some could not leave
+    /// before it is gone.
     fn ring_of_living(&self) -> Rc<Ring> {
         let state = self.membership.state();
         let gone = |id| state.node(id).is_some_and(|node| node.status == Status::Removing);
         let (Some(table), Some(change)) = (state.ring_state().table(), state.ring_state().change()) else {
             return self.ring.clone();
         };
-        if !state.nodes().any(|node| gone(node.id)) {
-            return self.ring.clone();
-        }
         let members = self.ring.members().iter().filter(|member| !gone(member.node.id)).cloned().collect();
         Rc::new(Ring::of(table, Some(&change.next), members).with_all_keepers())
     }

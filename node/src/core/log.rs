@@ -11,6 +11,7 @@ use bytes::Bytes;
 use quorate_engine::{
     Append, AppendError, Sequence, Store, Watermark,
     disk::{Disk, prefixed::Prefixed},
+    planted::{Bug, planted},
     versions::{Summary, Versions},
 };
 
@@ -56,7 +57,11 @@ impl<D: Disk> Log<D> {
     pub(super) fn local(&self, partition: u16, key: &[u8], loaded: Option<Object>) -> (Local, Option<Sequence>) {
         let Some(found) = self.store.lookup(partition, key) else { return (Local::absent(), None) };
         if found.summary == Summary::LOST {
-            return (Local::lost(), None);
+            return (if planted(Bug::LostSaysAbsent) { Local::absent() } else { Local::lost() }, None);
+        }
+        let forgets = planted(Bug::TombstoneDropped) || planted(Bug::Doomstone);
+        if forgets && found.pending.is_none() && !self.actors.has_value(found.summary) {
+            return (Local::absent(), None);
         }
         let version = self.actors.version(found.summary);
         let local = Local {

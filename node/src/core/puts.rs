@@ -1,7 +1,11 @@
 //! Puts that this core coordinates: from the request to the fan-out.
 
 use bytes::Bytes;
-use quorate_engine::{AppendError, ReadError, Sequence, disk::Disk};
+use quorate_engine::{
+    AppendError, ReadError, Sequence,
+    disk::Disk,
+    planted::{Bug, planted},
+};
 use quorate_net::{
     id::{Endpoint, NodeId},
     key::Key,
@@ -80,7 +84,7 @@ impl<D: Disk> Core<D> {
             // What is here cannot be read: the new actor starts from nothing, and the others keep what they hold.
             local = Local::absent();
         }
-        if let Some(token) = job.put.token {
+        if let Some(token) = job.put.token.filter(|_| !planted(Bug::TokenForgotten)) {
             // A retry is recognised by the objects that carry its token: the body must be seen.
             if !local.is_absent() && !self.add_body(&mut local, log, job.partition, &key) {
                 return self.load_for_put(log, job, out);
@@ -92,7 +96,10 @@ impl<D: Disk> Core<D> {
                 return self.fan_out(now, &job, quorum, fan_out, out);
             }
         }
-        let dot = Dot { actor, counter: self.counter + 1 };
+        let mut dot = Dot { actor, counter: self.counter + 1 };
+        if planted(Bug::Doomstone) {
+            dot.counter = local.outline.as_ref().map_or(0, |outline| outline.clock.vector().counter(actor)) + 1;
+        }
         let sibling = Sibling { dot, timestamp_ms: now.wall_ms, token: job.put.token, value: job.put.value.clone() };
         let made = written(&local, context.as_ref(), sibling.clone()).or_else(|| {
             self.add_body(&mut local, log, job.partition, &key).then(|| written(&local, context.as_ref(), sibling))?
@@ -184,7 +191,7 @@ impl<D: Disk> Core<D> {
         pending: Option<Sequence>,
     ) -> FanOut {
         let write = object.siblings.iter().find(|sibling| sibling.token == Some(token)).map(|sibling| sibling.dot);
-        let context = if write.is_some() && object.siblings.len() == 1 {
+        let context = if write.is_some() && (object.siblings.len() == 1 || planted(Bug::RetryContextWide)) {
             Context { seen: object.clock.clone(), version: object.version() }
         } else {
             let seen = context.map(|mut context| {
@@ -221,7 +228,7 @@ impl<D: Disk> Core<D> {
             coordinator,
             deadline: job.deadline,
             partition: job.partition,
-            durable: durability == Durability::Durable,
+            durable: durability == Durability::Durable && !planted(Bug::BufferedCounts),
             base,
             key: job.put.key.clone(),
             body,

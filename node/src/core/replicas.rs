@@ -3,7 +3,11 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use quorate_engine::{AppendError, ReadError, disk::Disk};
+use quorate_engine::{
+    AppendError, ReadError,
+    disk::Disk,
+    planted::{Bug, planted},
+};
 use quorate_net::{
     id::Endpoint,
     key::{self, Key},
@@ -159,7 +163,7 @@ impl<D: Disk> Core<D> {
         let known = VersionHash(probe.known.to_native());
         let log = self.log_of(partition);
         let (local, pending) = self.local(log, partition, key, None);
-        let version = if local.lost || log == LogId::Hints && local.is_absent() {
+        let version = if local.lost || log == LogId::Hints && local.is_absent() && !planted(Bug::FallbackSaysAbsent) {
             // Who holds no hint knows nothing of the key, not even that it is absent; nor does who has lost it.
             ProbedVersion::Unknown
         } else if local.version == known {
@@ -168,7 +172,7 @@ impl<D: Disk> Core<D> {
             ProbedVersion::Absent
         } else if let Some(body) = self.recent(log, partition, key) {
             ProbedVersion::Object(body)
-        } else if self.queue_length() >= self.settings.operations_max {
+        } else if self.is_full() {
             ProbedVersion::Unknown
         } else {
             self.statistics.get_loads += 1;
@@ -177,8 +181,9 @@ impl<D: Disk> Core<D> {
             return self.load(log, partition, key, Load::Probe(job), out);
         };
         match pending {
+            Some(_) if planted(Bug::ShowsUndurable) => Self::tell_version(from, operation, version, out),
             // What a crash could still take back is not shown.
-            Some(_) if self.queue_length() >= self.settings.operations_max => {
+            Some(_) if self.is_full() => {
                 Self::tell_version(from, operation, ProbedVersion::Unknown, out);
             }
             Some(sequence) => self.when_durable(log, sequence, Waiter::Probed { to: from, operation, version }),
@@ -195,7 +200,9 @@ impl<D: Disk> Core<D> {
         };
         let log = self.log_of(partition);
         match self.local(log, partition, key.encoded(), None) {
-            (_, Some(sequence)) => self.when_durable(log, sequence, Waiter::Probed { to: from, operation, version }),
+            (_, Some(sequence)) if !planted(Bug::ShowsUndurable) => {
+                self.when_durable(log, sequence, Waiter::Probed { to: from, operation, version });
+            }
             _ => Self::tell_version(from, operation, version, out),
         }
     }
@@ -205,7 +212,11 @@ impl<D: Disk> Core<D> {
         if matches!(sender, Sender::Exchange { .. }) {
             self.exchange_waits -= 1;
         }
-        let outcome = if durable { ReplicaOutcome::Durable } else { ReplicaOutcome::StoreFailed };
+        let outcome = if durable || planted(Bug::FailureAcknowledged) {
+            ReplicaOutcome::Durable
+        } else {
+            ReplicaOutcome::StoreFailed
+        };
         self.tell_outcome(now, sender, outcome, out);
     }
 
@@ -235,7 +246,7 @@ impl<D: Disk> Core<D> {
         }
         // Anti-entropy has bounds of its own.
         let bounded = matches!(incoming.sender, Sender::Coordinator { .. });
-        if bounded && self.queue_length() >= self.settings.operations_max {
+        if bounded && self.is_full() {
             return Some(ReplicaOutcome::Overloaded);
         }
         None
@@ -262,6 +273,9 @@ impl<D: Disk> Core<D> {
         let mut decision = decide(&local, object, incoming.base);
         if decision == Decision::NeedBody && self.add_body(&mut local, log, partition, key) {
             decision = decide(&local, object, incoming.base);
+        }
+        if planted(Bug::ExchangeOverwrites) && matches!(sender, Sender::Exchange { .. }) {
+            decision = Decision::Take;
         }
         let lost = matches!(loaded, Some(Err(ReadError::Corrupt { .. })));
         if matches!(loaded, Some(Err(_))) && !lost {
@@ -296,6 +310,7 @@ impl<D: Disk> Core<D> {
             self.hint_taken(now, partition, key, local.is_absent(), out);
         }
         let told = match appended {
+            Ok(Some(_)) if incoming.durable && planted(Bug::AckBeforeFsync) => ReplicaOutcome::Durable,
             Ok(Some(sequence)) if incoming.durable => {
                 self.exchange_waits += usize::from(matches!(sender, Sender::Exchange { .. }));
                 self.when_durable(log, sequence, Waiter::Replicated(sender));

@@ -23,6 +23,12 @@ impl<D: Disk> Core<D> {
         self.drive_membership(now, out, |members, effects| members.change(now.instant, change, effects))
     }
 
+    /// Whether all that this core knows of the cluster is on its disk. As long as it is not, the others are not told.
+    #[must_use]
+    pub fn is_state_stored(&self) -> bool {
+        self.storing_states == 0 && self.store_again.is_none()
+    }
+
     /// What a commit would do now.
     ///
     /// # Errors

@@ -1,36 +1,97 @@
 //! `QUORATE`: what an operator, or a tool of one, asks of this very core.
 //!
 //! The rule: an answer is one string of JSON, with the same names on every core and in every version; numbers that need
-//! all 64 bits are hexadecimal strings. What is not understood changes nothing, and the refusal lists what there is.
+//! all 64 bits are hexadecimal strings. What is not understood changes nothing, and the refusal lists what there is. A
+//! change is answered when it is on this core's disk.
 //!
-//! Not here: where the answers come from ([`NodeView::inquire`]), what is made of them (the tools).
+//! Not here: where the answers come from ([`NodeView::inquire`]), who makes the changes (the core), what is made of them
+//! (the tools).
 
-use quorate_net::resp::{Command, Writer, parse_integer};
+use quorate_net::{
+    id::NodeId,
+    resp::{Command, parse_integer},
+};
 
 use super::{
     Inquiry, NodeView,
-    client::{Client, subcommand, write_help},
+    client::{subcommand, subcommand_at},
     command::wrong_arity,
     data::argument,
 };
+use crate::membership::state::Change;
 
-const SUBCOMMANDS: [(&str, i32); 6] =
-    [("exchanges", 2), ("help", 2), ("hints", 2), ("members", 2), ("repair", -2), ("roots", 2)];
+type Subcommands = &'static [(&'static str, i32)];
 
-pub(super) fn quorate(_: &mut Client, command: Command<'_>, node: &dyn NodeView, writer: &mut Writer<'_>) {
-    let inquiry = match subcommand("quorate", &SUBCOMMANDS, command) {
-        Ok("exchanges") => Ok(Inquiry::Exchanges),
-        Ok("hints") => Ok(Inquiry::Hints),
-        Ok("members") => Ok(Inquiry::Members),
-        Ok("repair") => repair(command, node),
-        Ok("roots") => Ok(Inquiry::Roots),
-        Ok(_) => return write_help("quorate", &SUBCOMMANDS, writer),
-        Err(refusal) => Err(format!("{refusal} There are: {}", names())),
+const SUBCOMMANDS: Subcommands =
+    &[("cluster", -3), ("exchanges", 2), ("help", 2), ("hints", 2), ("members", 2), ("repair", -2), ("roots", 2)];
+
+const CLUSTER: Subcommands = &[
+    ("abort", 3),
+    ("commit", 4),
+    ("help", 3),
+    ("leave", 4),
+    ("pause", 3),
+    ("plan", 3),
+    ("remove", 4),
+    ("replace", 5),
+    ("resume", 3),
+    ("status", 3),
+    ("stay", 4),
+];
+
+/// What a command comes to.
+pub(super) enum Wanted {
+    /// The core tells.
+    Answer(Inquiry),
+    /// The core changes who belongs, and tells when that is on disk.
+    Change(Change),
+    /// What there is.
+    Help(&'static str, Subcommands),
+}
+
+pub(super) fn quorate(command: Command<'_>, node: &dyn NodeView) -> Result<Wanted, String> {
+    let name = subcommand("quorate", SUBCOMMANDS, command).map_err(|refusal| with_names(&refusal, SUBCOMMANDS))?;
+    Ok(Wanted::Answer(match name {
+        "cluster" => return cluster(command),
+        "exchanges" => Inquiry::Exchanges,
+        "hints" => Inquiry::Hints,
+        "members" => Inquiry::Members,
+        "repair" => repair(command, node)?,
+        "roots" => Inquiry::Roots,
+        _ => return Ok(Wanted::Help("quorate", SUBCOMMANDS)),
+    }))
+}
+
+/// `CLUSTER subcommand …`
+fn cluster(command: Command<'_>) -> Result<Wanted, String> {
+    let found = subcommand_at(2, "quorate cluster", CLUSTER, command);
+    let change = match found.map_err(|refusal| with_names(&refusal, CLUSTER))? {
+        "plan" => return Ok(Wanted::Answer(Inquiry::Plan)),
+        "status" => return Ok(Wanted::Answer(Inquiry::Cluster)),
+        "abort" => Change::Abort,
+        "commit" => Change::Commit { plan: plan(argument(command, 3))? },
+        "leave" => Change::Leave(node_id(argument(command, 3))?),
+        "pause" => Change::Pause,
+        "remove" => Change::Remove(node_id(argument(command, 3))?),
+        "replace" => Change::Replace { old: node_id(argument(command, 3))?, new: node_id(argument(command, 4))? },
+        "resume" => Change::Resume,
+        "stay" => Change::Stay(node_id(argument(command, 3))?),
+        _ => return Ok(Wanted::Help("quorate cluster", CLUSTER)),
     };
-    match inquiry {
-        Ok(inquiry) => writer.bulk(node.inquire(inquiry).to_string().as_bytes()),
-        Err(refusal) => writer.error(&refusal),
-    }
+    Ok(Wanted::Change(change))
+}
+
+fn node_id(given: &[u8]) -> Result<NodeId, String> {
+    let id = parse_integer(given).and_then(|number| u16::try_from(number).ok()).filter(|&number| number > 0);
+    id.map(NodeId).ok_or_else(|| "ERR a node's id is a number from 1 to 65535; nothing was changed".to_owned())
+}
+
+/// A plan's id, as plans show it.
+fn plan(given: &[u8]) -> Result<u64, String> {
+    let digits = std::str::from_utf8(given).ok().filter(|text| text.len() == 16 && !text.starts_with('+'));
+    digits.and_then(|text| u64::from_str_radix(text, 16).ok()).ok_or_else(|| {
+        "ERR a plan's id has 16 hexadecimal digits, as QUORATE CLUSTER PLAN shows it; nothing was changed".to_owned()
+    })
 }
 
 /// `REPAIR [partition]`
@@ -49,6 +110,7 @@ fn repair(command: Command<'_>, node: &dyn NodeView) -> Result<Inquiry, String> 
     }
 }
 
-fn names() -> String {
-    SUBCOMMANDS.map(|(name, _)| name.to_ascii_uppercase()).join(", ")
+fn with_names(refusal: &str, known: Subcommands) -> String {
+    let names: Vec<String> = known.iter().map(|(name, _)| name.to_ascii_uppercase()).collect();
+    format!("{refusal} There are: {}", names.join(", "))
 }

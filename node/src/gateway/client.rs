@@ -237,7 +237,17 @@ pub(super) fn subcommand(
     known: &'static [(&'static str, i32)],
     command: Command<'_>,
 ) -> Result<&'static str, String> {
-    let given = argument(command, 1);
+    subcommand_at(1, container, known, command)
+}
+
+/// The same, of a container within another one: its subcommands come later.
+pub(super) fn subcommand_at(
+    at: usize,
+    container: &str,
+    known: &'static [(&'static str, i32)],
+    command: Command<'_>,
+) -> Result<&'static str, String> {
+    let given = argument(command, at);
     let found = known.iter().find(|(name, _)| given.eq_ignore_ascii_case(name.as_bytes()));
     let (name, arity) = found.ok_or_else(|| unknown_subcommand(container, given))?;
     if !arity_fits(*arity, command.len()) {

@@ -8,7 +8,8 @@
 use quorate_net::resp::{Command, Writer};
 
 use super::{
-    GatewayLimits, NodeView, admin,
+    GatewayLimits, NodeView,
+    admin::{self, Wanted},
     client::{self, Client},
     cluster,
     data::{self, Planned},
@@ -39,6 +40,8 @@ pub(super) enum Run {
     Here(fn(&mut Client, Command<'_>, &dyn NodeView, &mut Writer<'_>)),
     /// A coordinator is asked.
     Asking(fn(Command<'_>, &GatewayLimits, &dyn NodeView) -> Planned),
+    /// The core itself tells something, or changes who belongs.
+    Operating(fn(Command<'_>, &dyn NodeView) -> Result<Wanted, String>),
     /// The connection ends without a word.
     HangUp,
 }
@@ -74,6 +77,16 @@ const fn plain(
     summary: &'static str,
 ) -> Spec {
     Spec { name, arity, flags, keys: NO_KEYS, group, summary, run: Run::Here(run) }
+}
+
+/// A command of an operator.
+const fn operating(
+    name: &'static str,
+    arity: i32,
+    run: fn(Command<'_>, &dyn NodeView) -> Result<Wanted, String>,
+    summary: &'static str,
+) -> Spec {
+    Spec { name, arity, flags: ADMIN, keys: NO_KEYS, group: "server", summary, run: Run::Operating(run) }
 }
 
 /// What a browser says to a web server: the connection ends, so that no page can make a browser send commands.
@@ -116,7 +129,7 @@ pub(super) const COMMANDS: &[Spec] = &[
     plain("ping", -1, CONNECTION, "connection", client::ping, "Returns PONG, or its argument"),
     web("post"),
     plain("quit", -1, CONNECTION, "connection", client::quit, "Ends the connection"),
-    plain("quorate", -2, ADMIN, "server", admin::quorate, "A container for what operators ask of this very core"),
+    operating("quorate", -2, admin::quorate, "A container for what operators ask of this very core"),
     plain("randomkey", 1, READ, "generic", server::refuse_scan, "Not supported"),
     plain("readonly", 1, CONNECTION, "cluster", server::ok, "Does nothing: any node serves any key"),
     plain("readwrite", 1, CONNECTION, "cluster", server::ok, "Does nothing: any node serves any key"),

@@ -13,13 +13,16 @@ use quorate_net::{
     resp::{Command, CommandParser, Protocol, Writer},
     transport::{Next, Taken},
 };
+use serde_json::Value;
 
 use super::{
-    Ask, GatewayLimits, NodeView, Origin, Ticket,
-    client::Client,
+    Ask, GatewayLimits, NodeView, Origin, Task, Ticket,
+    admin::Wanted,
+    client::{Client, write_help},
     command::{self, Run},
     reply::{Gather, Shape},
 };
+use crate::membership::state::Change;
 
 /// The state of one client's connection.
 pub struct Session {
@@ -67,6 +70,8 @@ enum Place {
     Written(Vec<u8>),
     /// A command whose requests are under way.
     Asked { gather: Gather, protocol: Protocol },
+    /// A change that is under way.
+    Changing { protocol: Protocol },
 }
 
 impl Session {
@@ -117,6 +122,22 @@ impl Session {
     /// What came of a request. Replies that are ready now are appended to `out`, requests that may go now to `asks`.
     pub fn answered(&mut self, ticket: Ticket, outcome: Outcome, asks: &mut Vec<Ask>, out: &mut Vec<u8>) -> After {
         self.line.answered(ticket, outcome, asks, out);
+        self.after()
+    }
+
+    /// What came of a change: what the operator is told, or why it was refused. Otherwise as [`Session::answered`].
+    pub fn changed(
+        &mut self,
+        ticket: Ticket,
+        result: Result<Value, String>,
+        asks: &mut Vec<Ask>,
+        out: &mut Vec<u8>,
+    ) -> After {
+        self.line.changed(ticket, result, asks, out);
+        self.after()
+    }
+
+    fn after(&mut self) -> After {
         if self.client.closing && self.line.places.is_empty() {
             return After::Finish;
         }
@@ -174,7 +195,26 @@ fn handle(
             Ok(plan) => line.ask(plan, client.protocol, asks),
             Err(refusal) => line.write(client.protocol, out, |writer| writer.error(&refusal)),
         },
+        Run::Operating(operate) => match operate(command, node) {
+            Ok(Wanted::Change(change)) => line.order(change, client.protocol, asks),
+            Ok(Wanted::Answer(inquiry)) => {
+                let told = node.inquire(inquiry).map_err(|refusal| format!("ERR {refusal}"));
+                line.write(client.protocol, out, |writer| write_told(told, writer));
+            }
+            Ok(Wanted::Help(container, known)) => {
+                line.write(client.protocol, out, |writer| write_help(container, known, writer));
+            }
+            Err(refusal) => line.write(client.protocol, out, |writer| writer.error(&refusal)),
+        },
         Run::HangUp => client.closing = true,
+    }
+}
+
+/// An operator is told one string of JSON, or why not.
+fn write_told(told: Result<Value, String>, writer: &mut Writer<'_>) {
+    match told {
+        Ok(value) => writer.bulk(value.to_string().as_bytes()),
+        Err(refusal) => writer.error(&refusal),
     }
 }
 
@@ -195,8 +235,16 @@ impl Line {
         let command = self.first + self.places.len() as u64;
         self.places.push_back(Place::Asked { gather: Gather::new(plan.shape, 1 + plan.more.len()), protocol });
         for (part, operation) in (0..).zip(std::iter::once(plan.first).chain(plan.more)) {
-            self.unsent.push_back(Ask { ticket: Ticket { command, part }, operation });
+            self.unsent.push_back(Ask { ticket: Ticket { command, part }, task: Task::Request(operation) });
         }
+        self.send(asks);
+    }
+
+    /// A change that this core is to make.
+    fn order(&mut self, change: Change, protocol: Protocol, asks: &mut Vec<Ask>) {
+        let command = self.first + self.places.len() as u64;
+        self.places.push_back(Place::Changing { protocol });
+        self.unsent.push_back(Ask { ticket: Ticket { command, part: 0 }, task: Task::Change(change) });
         self.send(asks);
     }
 
@@ -211,9 +259,31 @@ impl Line {
     }
 
     fn answered(&mut self, ticket: Ticket, outcome: Outcome, asks: &mut Vec<Ask>, out: &mut Vec<u8>) {
-        let place = ticket.command.checked_sub(self.first).and_then(|at| self.places.get_mut(at as usize));
-        let Some(Place::Asked { gather, .. }) = place else { panic!("an outcome for {ticket:?}, which was not asked") };
-        self.held_bytes += gather.add(ticket.part, outcome);
+        let Some(Place::Asked { gather, .. }) = self.place(ticket) else {
+            panic!("an outcome for {ticket:?}, which was not asked")
+        };
+        let bytes = gather.add(ticket.part, outcome);
+        self.held_bytes += bytes;
+        self.go_on(asks, out);
+    }
+
+    fn changed(&mut self, ticket: Ticket, result: Result<Value, String>, asks: &mut Vec<Ask>, out: &mut Vec<u8>) {
+        let place = self.place(ticket);
+        let Some(Place::Changing { protocol }) = place else { panic!("a change for {ticket:?}, which was not asked") };
+        let mut reply = Vec::new();
+        write_told(result, &mut Writer::new(&mut reply, *protocol));
+        let bytes = reply.len();
+        *self.place(ticket).expect("found above") = Place::Written(reply);
+        self.held_bytes += bytes;
+        self.go_on(asks, out);
+    }
+
+    fn place(&mut self, ticket: Ticket) -> Option<&mut Place> {
+        ticket.command.checked_sub(self.first).and_then(|at| self.places.get_mut(at as usize))
+    }
+
+    /// Something that was under way is done: others may go, and replies may be due.
+    fn go_on(&mut self, asks: &mut Vec<Ask>, out: &mut Vec<u8>) {
         self.in_flight -= 1;
         self.send(asks);
         while let Some(place) = self.places.front() {
@@ -226,7 +296,7 @@ impl Line {
                     self.held_bytes -= gather.held_bytes();
                     gather.write(&mut Writer::new(out, *protocol));
                 }
-                Place::Asked { .. } => break,
+                Place::Asked { .. } | Place::Changing { .. } => break,
             }
             self.places.pop_front();
             self.first += 1;

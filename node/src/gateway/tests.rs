@@ -59,8 +59,11 @@ impl NodeView for Node {
     fn figures(&self) -> Vec<(&'static str, u64)> {
         vec![("store_commits", 7)]
     }
-    fn inquire(&self, inquiry: Inquiry) -> Value {
-        json!({"asked": format!("{inquiry:?}")})
+    fn inquire(&self, inquiry: Inquiry) -> Result<Value, String> {
+        match inquiry {
+            Inquiry::Plan => Err("there is nothing to plan".to_owned()),
+            other => Ok(json!({"asked": format!("{other:?}")})),
+        }
     }
 
     fn other_clients(&self) -> Vec<String> {
@@ -140,7 +143,8 @@ impl Harness {
     /// Answers all that is asked, the latest first: the order of the replies must not depend on it.
     fn answer_all(&mut self) {
         while let Some(ask) = self.asks.pop() {
-            let outcome = self.outcome(&ask.operation);
+            let Task::Request(operation) = &ask.task else { panic!("changes are answered by their tests") };
+            let outcome = self.outcome(operation);
             if self.session.answered(ask.ticket, outcome, &mut self.asks, &mut self.out) == After::Resume {
                 self.feed(b"");
             }
@@ -493,11 +497,11 @@ fn server_commands() {
 
 #[test]
 fn operators_are_answered_in_json() {
-    let known = "There are: EXCHANGES, HELP, HINTS, MEMBERS, REPAIR, ROOTS";
+    let known = "There are: CLUSTER, EXCHANGES, HELP, HINTS, MEMBERS, REPAIR, ROOTS";
     let mut harness = check(&[
         ("QUORATE", "-ERR wrong number of arguments for 'quorate' command"),
         ("QUORATE FOO", &format!("-ERR unknown subcommand 'FOO'. Try QUORATE HELP. {known}")),
-        ("QUORATE CLUSTER", &format!("-ERR unknown subcommand 'CLUSTER'. Try QUORATE HELP. {known}")),
+        ("QUORATE CLUSTER", &format!("-ERR wrong number of arguments for 'quorate|cluster' command {known}")),
         ("QUORATE REPAIR 4", "-ERR the partition must be a number from 0 to 3; nothing was done"),
         ("QUORATE REPAIR -1", "-ERR the partition must be a number from 0 to 3; nothing was done"),
         ("QUORATE REPAIR x", "-ERR the partition must be a number from 0 to 3; nothing was done"),
@@ -511,15 +515,65 @@ fn operators_are_answered_in_json() {
         ("quorate hints", Inquiry::Hints),
         ("QUORATE EXCHANGES", Inquiry::Exchanges),
         ("QUORATE MEMBERS", Inquiry::Members),
+        ("QUORATE CLUSTER STATUS", Inquiry::Cluster),
         ("QUORATE REPAIR", Inquiry::Repair(None)),
         ("QUORATE REPAIR 3", Inquiry::Repair(Some(3))),
     ] {
         let reply = harness.run(line);
         let Reply::Bulk(text) = Reply::parse(reply.as_bytes()) else { panic!("{line}: {reply}") };
         let value: Value = serde_json::from_slice(text).unwrap();
-        assert_eq!(value, harness.node.inquire(asked), "{line}");
+        assert_eq!(value, harness.node.inquire(asked).unwrap(), "{line}");
     }
+    assert_eq!(harness.run("QUORATE CLUSTER PLAN"), "-ERR there is nothing to plan\r\n");
     assert!(harness.run("QUORATE HELP").contains("ROOTS"));
+    assert!(harness.run("QUORATE CLUSTER HELP").contains("REPLACE"));
+}
+
+#[test]
+fn a_change_is_answered_in_its_turn_when_it_is_made() {
+    let (four, five) = (NodeId(4), NodeId(5));
+    for (line, wanted) in [
+        ("QUORATE CLUSTER LEAVE 4", Change::Leave(four)),
+        ("quorate cluster stay 4", Change::Stay(four)),
+        ("QUORATE CLUSTER REMOVE 4", Change::Remove(four)),
+        ("QUORATE CLUSTER REPLACE 4 5", Change::Replace { old: four, new: five }),
+        ("QUORATE CLUSTER COMMIT 00000000000000fF", Change::Commit { plan: 255 }),
+        ("QUORATE CLUSTER ABORT", Change::Abort),
+        ("QUORATE CLUSTER PAUSE", Change::Pause),
+        ("QUORATE CLUSTER RESUME", Change::Resume),
+    ] {
+        for (result, reply) in
+            [(Ok(json!({"node": 1})), "$10\r\n{\"node\":1}\r\n"), (Err("STALE no".to_owned()), "-STALE no\r\n")]
+        {
+            let mut harness = Harness::new();
+            harness.feed(format!("{line}\r\nPING\r\n").as_bytes());
+            assert_eq!(harness.out, b"", "nothing is said before the change is on disk");
+            let ask = harness.asks.pop().unwrap();
+            assert_eq!(ask.task, Task::Change(wanted.clone()), "{line}");
+            let after = harness.session.changed(ask.ticket, result, &mut harness.asks, &mut harness.out);
+            assert_eq!((after, harness.session.unanswered()), (After::Nothing, 0));
+            assert_eq!(String::from_utf8_lossy(&harness.out), format!("{reply}+PONG\r\n"), "{line}");
+        }
+    }
+}
+
+#[test]
+fn a_change_that_is_not_understood_changes_nothing() {
+    let mut harness = Harness::new();
+    for (line, words) in [
+        ("QUORATE CLUSTER JOIN 4", "unknown subcommand 'JOIN'. Try QUORATE CLUSTER HELP. There are: ABORT, COMMIT"),
+        ("QUORATE CLUSTER LEAVE", "wrong number of arguments"),
+        ("QUORATE CLUSTER LEAVE 0", "from 1 to 65535; nothing was changed"),
+        ("QUORATE CLUSTER LEAVE 65536", "from 1 to 65535; nothing was changed"),
+        ("QUORATE CLUSTER REPLACE 1 x", "from 1 to 65535; nothing was changed"),
+        ("QUORATE CLUSTER COMMIT ff", "16 hexadecimal digits"),
+        ("QUORATE CLUSTER COMMIT +0000000000000ff", "16 hexadecimal digits"),
+        ("QUORATE CLUSTER COMMIT 00000000000000fg", "16 hexadecimal digits"),
+        ("QUORATE CLUSTER ABORT now", "wrong number of arguments"),
+    ] {
+        let reply = harness.run(line);
+        assert!(reply.starts_with("-ERR ") && reply.contains(words), "{line}: {reply}");
+    }
 }
 
 #[test]
@@ -689,7 +743,7 @@ fn a_pipeline_without_end_is_held_back() {
     assert!(harness.session.unanswered() <= limits().commands_max);
     // Asked in the order of the commands, so a get sees the set before it.
     while !harness.asks.is_empty() {
-        let operation = harness.asks[0].operation.clone();
+        let Task::Request(operation) = harness.asks[0].task.clone() else { panic!("a request") };
         let outcome = harness.outcome(&operation);
         if harness.answer(0, outcome) == After::Resume {
             harness.feed(b"");
@@ -724,7 +778,8 @@ fn held_replies_stop_the_reading() {
     let held = harness.session.unanswered();
     assert!(held < 6, "{held}");
     let ask = harness.asks.pop().unwrap();
-    let outcome = harness.outcome(&ask.operation);
+    let Task::Request(operation) = &ask.task else { panic!("a request") };
+    let outcome = harness.outcome(operation);
     let after = harness.session.answered(ask.ticket, outcome, &mut harness.asks, &mut harness.out);
     assert_eq!(after, After::Resume);
     assert!(matches!(harness.feed(b""), Next::Read { .. }));

@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 
+use quorate_engine::planted::{Bug, planted};
 use quorate_net::{
     id::Endpoint,
     message::exchange::{HashedKey, Whole},
@@ -72,6 +73,7 @@ impl Delivery {
 
     pub(super) fn acknowledged_by_all(&self, primaries: &[Endpoint]) -> bool {
         primaries.iter().all(|primary| self.acknowledged.contains(primary))
+            || (planted(Bug::HintForgottenEarly) && !self.acknowledged.is_empty())
     }
 }
 

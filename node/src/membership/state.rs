@@ -115,12 +115,12 @@ impl fmt::Display for Refusal {
         match self {
             Self::Removed => f.write_str(
                 "this node was removed from the cluster, nothing was changed: to bring the machine back, empty its data \
-                 directory and let it join as a new node",
+                 directory, set `join = true` in [node] of its configuration and let it join as a new node",
             ),
             Self::IdTaken { id, by, address } => write!(
                 f,
                 "node id {id} belongs to the machine at {address} ({by}), nothing was changed: give this node an id of \
-                 its own, or remove the other one first"
+                 its own and an empty data directory, or remove the other one first"
             ),
         }
     }

@@ -9,6 +9,7 @@ use std::{
     rc::{Rc, Weak},
 };
 
+use glommio::spawn_local;
 use quorate_net::{
     frame,
     message::{ArchivedMessage, Message, Operation, Reply, Request},
@@ -16,7 +17,8 @@ use quorate_net::{
 };
 
 use super::{shell::Shell, view::View};
-use crate::gateway::{After, Ask, Origin, Session};
+use crate::gateway::{After, Ask, Origin, Session, Task, Ticket};
+use crate::membership::state::Change;
 
 /// A native connection with more unanswered requests than this is not read from.
 const UNANSWERED_MAX: usize = 4096;
@@ -125,27 +127,46 @@ impl RespConnection {
         }
         loop {
             let next = self.asks.borrow_mut().pop_front();
-            let Some(Ask { ticket, operation }) = next else { break };
-            let resp = self.clone();
-            let answered = move |reply: Reply| {
-                let mut asks = Vec::new();
-                let mut after = After::Nothing;
-                let sent = resp.connection.send(|out| {
-                    after = resp.session.borrow_mut().answered(ticket, reply.outcome, &mut asks, out);
-                });
-                if sent.is_err() {
-                    return;
-                }
-                match after {
-                    After::Nothing => {}
-                    After::Resume => resp.connection.resume(),
-                    After::Finish => resp.connection.finish(),
-                }
-                resp.ask(asks);
-            };
-            self.shell.request(request_for(operation), Box::new(answered));
+            let Some(Ask { ticket, task }) = next else { break };
+            match task {
+                Task::Request(operation) => self.request(ticket, operation),
+                Task::Change(change) => self.change(ticket, change),
+            }
         }
         self.asking.set(false);
+    }
+
+    fn request(self: &Rc<Self>, ticket: Ticket, operation: Operation) {
+        let resp = self.clone();
+        let answered = move |reply: Reply| {
+            resp.hand_in(|session, asks, out| session.answered(ticket, reply.outcome, asks, out));
+        };
+        self.shell.request(request_for(operation), Box::new(answered));
+    }
+
+    fn change(self: &Rc<Self>, ticket: Ticket, change: Change) {
+        let resp = self.clone();
+        spawn_local(async move {
+            let result = resp.view.change(change).await;
+            resp.hand_in(|session, asks, out| session.changed(ticket, result, asks, out));
+        })
+        .detach();
+    }
+
+    /// Tells the session what came of something, and sends and does what follows.
+    fn hand_in(self: &Rc<Self>, told: impl FnOnce(&mut Session, &mut Vec<Ask>, &mut Vec<u8>) -> After) {
+        let mut asks = Vec::new();
+        let mut after = After::Nothing;
+        let sent = self.connection.send(|out| after = told(&mut self.session.borrow_mut(), &mut asks, out));
+        if sent.is_err() {
+            return;
+        }
+        match after {
+            After::Nothing => {}
+            After::Resume => self.connection.resume(),
+            After::Finish => self.connection.finish(),
+        }
+        self.ask(asks);
     }
 
     fn input_ended(&self) {

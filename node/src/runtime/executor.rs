@@ -1,7 +1,7 @@
 //! One core's executor: what it opens, the tasks that it runs, and how it ends.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     collections::BTreeMap,
     net::SocketAddr,
     path::PathBuf,
@@ -53,6 +53,12 @@ const BUFFERED_BYTES_MAX: usize = 512 << 20;
 
 /// A node has at most 256 cores; connections may overlap for a moment when they are made anew.
 const PEER_CONNECTIONS_MAX: usize = 4096;
+
+/// A core with no connection to another node for so long asks whether it still belongs.
+const ALONE_AFTER: Duration = Duration::from_secs(2);
+
+/// Between two looks whether there is one.
+const LOOK_AROUND: Duration = Duration::from_millis(100);
 
 /// A client that connects and says nothing is not kept for longer.
 const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(300);
@@ -127,6 +133,7 @@ async fn serve(plan: CorePlan) -> Result<(), ServeError> {
         let links = links.clone();
         move || links.follow_members()
     });
+    let _lookout = spawn_local(links.clone().ask_when_alone());
     let serving = ports.serve(&shell, &transport, &config, &signals, identity);
     signals.ready.fetch_add(1, Ordering::SeqCst);
     tick(&shell, &signals).await;
@@ -225,6 +232,8 @@ struct Links {
     identity: Identity,
     /// Where the configuration says that nodes listen. They need not belong; one that does says so itself.
     seeds: BTreeMap<Endpoint, SocketAddr>,
+    /// Nobody has been connected with this core for a while.
+    alone: Cell<bool>,
     open: RefCell<BTreeMap<Endpoint, (SocketAddr, Link)>>,
 }
 
@@ -238,7 +247,23 @@ impl Links {
             }
         }
         let (shell, transport) = (shell.clone(), transport.clone());
-        Rc::new(Self { shell, transport, identity, seeds, open: RefCell::default() })
+        Rc::new(Self { shell, transport, identity, seeds, alone: Cell::new(false), open: RefCell::default() })
+    }
+
+    /// Who is connected with nobody for a while connects to those, too, who should connect to it. It may not belong any
+    /// more: then nobody else would tell it.
+    async fn ask_when_alone(self: Rc<Self>) {
+        let mut last_met = Instant::now();
+        loop {
+            Timer::new(LOOK_AROUND).await;
+            if self.shell.has_peers() {
+                last_met = Instant::now();
+            }
+            let alone = last_met.elapsed() > ALONE_AFTER;
+            if alone != self.alone.replace(alone) {
+                self.follow_members();
+            }
+        }
     }
 
     /// Connects to whom it is not connected to and should be, and the other way round.
@@ -257,7 +282,7 @@ impl Links {
         if !belongs {
             wanted.extend(self.seeds.iter().map(|(&seed, &at)| (seed, at)));
         }
-        wanted.retain(|endpoint, _| endpoint.node != me.node && (*endpoint > me || !belongs));
+        wanted.retain(|endpoint, _| endpoint.node != me.node && (*endpoint > me || !belongs || self.alone.get()));
         let mut open = self.open.borrow_mut();
         open.retain(|endpoint, (at, link)| {
             let keep = wanted.get(endpoint) == Some(at);
@@ -272,8 +297,9 @@ impl Links {
         all.into_iter().filter(|peer| peer.node != me.node).for_each(|peer| self.shell.expect_peer(peer));
         let mut open = self.open.borrow_mut();
         for (peer, at) in wanted {
+            let asks = belongs && peer < me;
             open.entry(peer)
-                .or_insert_with(|| (at, peers::connect(&self.shell, &self.transport, self.identity, peer, at)));
+                .or_insert_with(|| (at, peers::connect(&self.shell, &self.transport, self.identity, peer, at, asks)));
         }
     }
 
@@ -299,7 +325,7 @@ async fn watch_log<D: Disk>(shell: Rc<Shell>, store: Store<D>, log: LogId) {
                     LogId::Objects => "the store",
                     LogId::Hints => "the store of hints",
                 };
-                eprintln!("core {}: {what} failed and is read-only until the next start: {reason}", shell.me());
+                say!("core {}: {what} failed and is read-only until the next start: {reason}", shell.me());
                 return;
             }
         }

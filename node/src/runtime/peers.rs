@@ -1,19 +1,20 @@
 //! Connections between cores of different nodes: one for each pair of cores, made by the lesser of the two.
 //!
 //! The rule: a peer is believed to be up only after it said who it is, and that it is of this cluster with the same ring.
+//! Whom a core hangs up on is told who this core is, or who belongs: so both sides know why, and can say it.
 
-use std::{net::SocketAddr, rc::Rc, time::Duration};
+use std::{fmt, net::SocketAddr, rc::Rc, time::Duration};
 
 use quorate_net::{
     bounds::HANDSHAKE_BYTES_MAX,
-    frame,
+    frame::{self, FrameError},
     id::{CoreId, Endpoint},
     message::{ArchivedHello, ArchivedMessage, Hello, Message, PROTOCOL, gossip::NodeIdentity},
     transport::{Closed, Connection, Handler, Limits, Link, LinkOptions, Next, Taken, Transport, WhenFull},
 };
 
 use super::shell::Shell;
-use crate::membership::state::Standing;
+use crate::membership::state::{Refusal, Standing};
 
 /// What a core says of itself, and expects of others.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -31,31 +32,33 @@ pub(super) fn limits() -> Limits {
     Limits { when_full: WhenFull::Refuse, first_request_timeout: Some(Duration::from_secs(5)), ..Limits::default() }
 }
 
-/// Connects to `peer` and stays connected.
+/// Connects to `peer` and stays connected. `asks`: only to hear whether this node still belongs, since it is the peer who
+/// connects to it as long as it does.
 pub(super) fn connect(
     shell: &Rc<Shell>,
     transport: &Transport,
     identity: Identity,
     peer: Endpoint,
     at: SocketAddr,
+    asks: bool,
 ) -> Link {
     let options = LinkOptions {
         limits: limits(),
         connect_timeout: Duration::from_secs(1),
         backoff_min: Duration::from_millis(20),
-        backoff_max: Duration::from_millis(250),
+        backoff_max: if asks { Duration::from_secs(5) } else { Duration::from_millis(250) },
         seed: super::shell::random_u64(),
     };
     let shell = shell.clone();
     Link::open(transport, at, options, move |connection| {
         greet(connection, identity, peer);
-        Box::new(PeerHandler { shell: shell.clone(), identity, expected: Some(peer), peer: None })
+        Box::new(PeerHandler { shell: shell.clone(), identity, expected: Some(peer), asks, said: None, peer: None })
     })
 }
 
 /// What a connection from a peer leads to.
 pub(super) fn accepted(shell: &Rc<Shell>, identity: Identity) -> Box<dyn Handler> {
-    Box::new(PeerHandler { shell: shell.clone(), identity, expected: None, peer: None })
+    Box::new(PeerHandler { shell: shell.clone(), identity, expected: None, asks: false, said: None, peer: None })
 }
 
 fn greet(connection: &Connection, identity: Identity, to: Endpoint) {
@@ -65,12 +68,40 @@ fn greet(connection: &Connection, identity: Identity, to: Endpoint) {
     let _ = connection.send(|out| frame::encode(&hello, out).expect("a greeting is short"));
 }
 
+/// Why a core hangs up.
+enum Fault {
+    /// What came was not what it should be.
+    Frame(FrameError),
+    /// It is of another cluster, version or ring, or not who was looked for.
+    Other(String),
+    /// It belongs, and is connected to from here: two connections would take turns in ending each other.
+    Known,
+    /// It does not belong.
+    Refused(Refusal),
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Frame(error @ FrameError::Version(_)) => write!(f, "{error}: upgrade the older one"),
+            Self::Frame(error) => write!(f, "{error}"),
+            Self::Other(reason) => f.write_str(reason),
+            Self::Known => f.write_str("it belongs, and is connected to from here"),
+            Self::Refused(refusal) => write!(f, "{refusal}"),
+        }
+    }
+}
+
 struct PeerHandler {
     shell: Rc<Shell>,
     identity: Identity,
     /// Whom this side meant to reach; `None` on the side that was connected to.
     expected: Option<Endpoint>,
-    /// Who it is, once it said so.
+    /// It counts only as long as there is no other with the peer.
+    asks: bool,
+    /// Who it says that it is.
+    said: Option<Endpoint>,
+    /// Who it is, once that was found right.
     peer: Option<Endpoint>,
 }
 
@@ -90,10 +121,13 @@ impl Handler for PeerHandler {
                     consumed += bytes;
                     self.take(connection, message)
                 }
-                Err(error) => Err(error.to_string()),
+                Err(error) => Err(Fault::Frame(error)),
             };
-            if let Err(reason) = outcome {
-                eprintln!("core {}: closed a peer connection from {}: {reason}", self.identity.me, connection.peer());
+            if let Err(fault) = outcome {
+                self.explain(connection, &fault);
+                if !matches!(fault, Fault::Known) {
+                    self.shell.refused(self.expected.or(self.said), connection.peer(), &fault.to_string());
+                }
                 return Taken { consumed, next: Next::Close };
             }
         }
@@ -107,9 +141,24 @@ impl Handler for PeerHandler {
 }
 
 impl PeerHandler {
-    fn take(&mut self, connection: &Connection, message: &ArchivedMessage) -> Result<(), String> {
+    /// Says to whom is hung up on what it needs to know why.
+    fn explain(&self, connection: &Connection, fault: &Fault) {
+        let greeted = self.expected.is_some() || self.peer.is_some();
+        let versions = matches!(fault, Fault::Frame(FrameError::Version(_)));
+        if !greeted && (versions || !matches!(fault, Fault::Frame(_))) {
+            // Of another version not even the name is known, and it reads no further than to the version.
+            greet(connection, self.identity, self.said.unwrap_or(self.identity.me));
+        }
+        if let Fault::Refused(_) = fault {
+            let all = Message::Gossip(self.shell.look(|core| core.membership().explanation()));
+            // One that is gone already needs none.
+            let _ = connection.send(|out| frame::encode(&all, out).expect("a state is within its limit"));
+        }
+    }
+
+    fn take(&mut self, connection: &Connection, message: &ArchivedMessage) -> Result<(), Fault> {
         match (self.peer, message) {
-            (Some(_), ArchivedMessage::Hello(_)) => Err("it introduced itself twice".to_owned()),
+            (Some(_), ArchivedMessage::Hello(_)) => Err(Fault::Other("it introduced itself twice".to_owned())),
             (Some(peer), message) => {
                 self.shell.message(peer, message);
                 Ok(())
@@ -120,36 +169,44 @@ impl PeerHandler {
                     greet(connection, self.identity, peer);
                 }
                 self.peer = Some(peer);
-                self.shell.peer_connected(peer, connection);
+                // One that the peer makes counts for more: each would end the other.
+                if !self.asks || !self.shell.is_connected(peer) {
+                    self.shell.peer_connected(peer, connection);
+                }
                 Ok(())
             }
-            (None, _) => Err("it did not introduce itself".to_owned()),
+            (None, _) => Err(Fault::Other("it did not introduce itself".to_owned())),
         }
     }
 
-    fn check(&self, hello: &ArchivedHello) -> Result<Endpoint, String> {
+    fn check(&mut self, hello: &ArchivedHello) -> Result<Endpoint, Fault> {
         let ours = self.identity;
         let endpoint = |node: u16, core: u16| Endpoint::new(quorate_net::id::NodeId(node), CoreId(core));
         let from = endpoint(hello.from.node.0.to_native(), hello.from.core.0.to_native());
         let to = endpoint(hello.to.node.0.to_native(), hello.to.core.0.to_native());
+        self.said = Some(from);
         let machine = NodeIdentity(hello.identity.0.to_native());
         // Who is not known may gossip: so it asks to join. It is not listened to in anything else.
         let standing = self.shell.look(|core| core.membership().state().standing(machine, from.node));
+        let other = |reason: String| Err(Fault::Other(reason));
         if hello.protocol != PROTOCOL {
-            Err(format!("it speaks protocol {}, this node {PROTOCOL}: upgrade the older one", hello.protocol))
+            other(format!("it speaks protocol {}, this node {PROTOCOL}: upgrade the older one", hello.protocol))
         } else if hello.cluster != ours.cluster {
-            Err("it belongs to another cluster: `name` and `secret` of [cluster] must be the same".to_owned())
+            other("it belongs to another cluster: `name` and `secret` of [cluster] must be the same".to_owned())
         } else if (hello.partitions.to_native(), hello.replicas) != (ours.partitions, ours.replicas) {
-            Err(format!(
-                "its ring has {} partitions and {} replicas, this one {} and {}",
+            other(format!(
+                "its ring has {} partitions and {} replicas, this one {} and {}: `partitions` and `replicas` of [cluster] \
+                 must be the same",
                 hello.partitions, hello.replicas, ours.partitions, ours.replicas
             ))
-        } else if to != ours.me {
-            Err(format!("it looks for core {to}, this is {}: compare the addresses in the configs", ours.me))
         } else if let Standing::Refused(refusal) = standing {
-            Err(format!("{from} is refused: {refusal}"))
+            Err(Fault::Refused(refusal))
+        } else if to != ours.me {
+            other(format!("it looks for core {to}, this is {}: compare the addresses in the configs", ours.me))
         } else if from.node == ours.me.node || self.expected.is_some_and(|expected| expected != from) {
-            Err(format!("it says that it is core {from}, who is not expected here"))
+            other(format!("it says that it is core {from}, who is not expected here"))
+        } else if self.expected.is_none() && from > ours.me && standing == Standing::Belongs {
+            Err(Fault::Known)
         } else {
             Ok(from)
         }

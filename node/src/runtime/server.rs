@@ -152,7 +152,7 @@ fn watch(signals: &Signals, stop: &AtomicBool, cores: u16, ready: impl FnOnce())
             if now != *last {
                 (*last, *since) = (now, Instant::now());
             } else if ready.is_none() && since.elapsed() > STALL {
-                eprintln!("core {core} has not moved for {:?}", since.elapsed());
+                say!("core {core} has not moved for {:?}", since.elapsed());
                 *since = Instant::now();
             }
         }
@@ -274,6 +274,7 @@ impl Config {
         config.queue_bytes_max = store.queue as usize;
         config.cache_bytes = store.cache as usize;
         config.checkpoint_log_bytes = store.checkpoint_every;
+        config.scrub_bytes_per_second = store.scrub;
         config
     }
 

@@ -3,6 +3,7 @@
 use std::{
     cell::{Cell, RefCell},
     collections::{BTreeMap, VecDeque},
+    net::{IpAddr, SocketAddr},
     rc::Rc,
     time::{Duration, Instant as SystemInstant, SystemTime},
 };
@@ -19,6 +20,8 @@ use quorate_net::{
     message::{ArchivedMessage, Message, Reply, Request, exchange::HashedKey},
     transport::{Connection, Mesh},
 };
+
+use serde_json::{Value, json};
 
 use crate::{
     clock::{Instant, Now},
@@ -40,14 +43,30 @@ pub(super) struct Shell {
     waiting: RefCell<AHashMap<u64, Answered>>,
     next_client: Cell<u64>,
     /// An empty list, kept for its memory.
-    effects: Cell<Vec<Effect>>,
+    spare: Cell<Vec<Effect>>,
+    /// What the machine asked for and is not done yet, in order.
+    effects: RefCell<VecDeque<Effect>>,
+    performing: Cell<bool>,
     /// Messages that could not be sent.
     unsent: Cell<u64>,
     /// States of the cluster that wait to be stored.
     states: RefCell<VecDeque<Vec<u8>>>,
     storing: Cell<bool>,
+    /// The disk refused the last one.
+    state_refused: Cell<bool>,
     on_members_changed: RefCell<Option<Rc<dyn Fn()>>>,
+    /// Whom this core hung up on, why, and when last.
+    refused: RefCell<BTreeMap<Stranger, (String, SystemInstant)>>,
 }
+
+/// Whom somebody says that it is, and where it came from.
+type Stranger = (Option<Endpoint>, IpAddr);
+
+/// Refusals of more are not remembered.
+const REFUSED_MAX: usize = 64;
+
+/// The same refusal is logged again after this.
+const SAID_AGAIN: Duration = Duration::from_secs(60);
 
 impl Shell {
     /// `epoch` is the moment from which the core's clock counts.
@@ -60,11 +79,15 @@ impl Shell {
             mesh,
             waiting: RefCell::default(),
             next_client: Cell::new(0),
-            effects: Cell::default(),
+            spare: Cell::default(),
+            effects: RefCell::default(),
+            performing: Cell::new(false),
             unsent: Cell::new(0),
             states: RefCell::default(),
             storing: Cell::new(false),
+            state_refused: Cell::new(false),
             on_members_changed: RefCell::default(),
+            refused: RefCell::default(),
         })
     }
 
@@ -82,14 +105,20 @@ impl Shell {
         self.unsent.get()
     }
 
-    /// Hands an event to the machine, then does what it asks.
+    /// Hands an event to the machine, then does what it asks. What is done may at once lead to the next event: a task runs
+    /// from the moment it is spawned. Then what that one asks is done after all that was asked before.
     pub(super) fn drive(self: &Rc<Self>, event: impl FnOnce(&mut Core<DmaDisk>, Now, &mut Vec<Effect>)) {
-        let mut effects = self.effects.take();
-        event(&mut self.core.borrow_mut(), self.now(), &mut effects);
-        for effect in effects.drain(..) {
+        let mut asked = self.spare.take();
+        event(&mut self.core.borrow_mut(), self.now(), &mut asked);
+        self.effects.borrow_mut().extend(asked.drain(..));
+        self.spare.set(asked);
+        if self.performing.replace(true) {
+            return;
+        }
+        while let Some(effect) = { self.effects.borrow_mut().pop_front() } {
             self.perform(effect);
         }
-        self.effects.set(effects);
+        self.performing.set(false);
     }
 
     /// A client's request; `answered` is called once, maybe before this returns.
@@ -106,6 +135,8 @@ impl Shell {
 
     /// A connection to the peer stands, and it said who it is. A newer one takes the place of an older.
     pub(super) fn peer_connected(self: &Rc<Self>, peer: Endpoint, connection: &Connection) {
+        let met = connection.peer().ip();
+        self.refused.borrow_mut().retain(|(who, at), _| who.map_or(*at != met, |who| who != peer));
         let before = self.peers.borrow_mut().insert(peer, connection.clone());
         if let Some(before) = before {
             before.close();
@@ -120,6 +151,41 @@ impl Shell {
             self.peers.borrow_mut().remove(&peer);
             self.peer_changed(peer, false);
         }
+    }
+
+    /// This core hung up on somebody. Who tries again and again is logged now and then.
+    pub(super) fn refused(&self, who: Option<Endpoint>, at: SocketAddr, reason: &str) {
+        let stranger = (who, at.ip());
+        let mut refused = self.refused.borrow_mut();
+        let said = |(before, when): &(String, SystemInstant)| before == reason && when.elapsed() < SAID_AGAIN;
+        if refused.get(&stranger).is_some_and(said) {
+            return;
+        }
+        let name = who.map_or("somebody".to_owned(), |who| format!("core {who}"));
+        say!("core {}: hung up on {name} at {}: {reason}", self.me, at.ip());
+        if refused.len() < REFUSED_MAX || refused.contains_key(&stranger) {
+            refused.insert(stranger, (reason.to_owned(), SystemInstant::now()));
+        }
+    }
+
+    /// Whom this core hung up on and has not been connected with since, and why.
+    pub(super) fn refusals(&self) -> Vec<Value> {
+        let refused = self.refused.borrow();
+        let shown = |((who, at), (reason, _)): (&Stranger, &(String, SystemInstant))| {
+            let (node, core) = (who.map(|who| who.node.0), who.map(|who| who.core.0));
+            json!({"node": node, "core": core, "address": at.to_string(), "reason": reason})
+        };
+        refused.iter().map(shown).collect()
+    }
+
+    /// Whether there is a connection with this peer.
+    pub(super) fn is_connected(&self, peer: Endpoint) -> bool {
+        self.peers.borrow().contains_key(&peer)
+    }
+
+    /// Whether there is a connection with any other node.
+    pub(super) fn has_peers(&self) -> bool {
+        !self.peers.borrow().is_empty()
     }
 
     /// There is such a peer; it cannot be reached unless there is a connection.
@@ -138,6 +204,10 @@ impl Shell {
         self.core.borrow().next_timeout().map_or(Duration::MAX, |at| at.since(instant_since(self.epoch)))
     }
 
+    fn objects(&self) -> Store<DmaDisk> {
+        self.look(|core| core.store().clone())
+    }
+
     fn now(&self) -> Now {
         let instant = instant_since(self.epoch);
         let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -153,27 +223,25 @@ impl Shell {
                     answered(reply);
                 }
             }
-            Effect::Load { load, log, partition, key } => {
-                let core = self.core.borrow();
-                match log {
-                    LogId::Objects => self.load(core.store().clone(), load, partition, key),
-                    LogId::Hints => self.load(core.hint_store().clone(), load, partition, key),
-                }
+            Effect::Load { load, log: LogId::Objects, partition, key } => {
+                self.load(self.objects(), load, partition, key);
             }
-            Effect::Fetch { job, log, partition, key } => {
-                let core = self.core.borrow();
-                match log {
-                    LogId::Objects => self.fetch(core.store().clone(), job, log, partition, key),
-                    LogId::Hints => self.fetch(core.hint_store().clone(), job, log, partition, key),
-                }
+            Effect::Load { load, log: LogId::Hints, partition, key } => {
+                self.load(self.look(|core| core.hint_store().clone()), load, partition, key);
+            }
+            Effect::Fetch { job, log: LogId::Objects, partition, key } => {
+                self.fetch(self.objects(), job, LogId::Objects, partition, key);
+            }
+            Effect::Fetch { job, log: LogId::Hints, partition, key } => {
+                self.fetch(self.look(|core| core.hint_store().clone()), job, LogId::Hints, partition, key);
             }
             Effect::StoreState(state) => self.store_state(state),
             Effect::Drop { partition } => {
                 let shell = self.clone();
-                let store = self.core.borrow().store().clone();
+                let store = self.objects();
                 glommio::spawn_local(async move {
                     if let Err(error) = store.drop_partition(partition).await {
-                        eprintln!("core {}: partition {partition} is not dropped yet: {error}", shell.me);
+                        say!("core {}: partition {partition} is not dropped yet: {error}", shell.me);
                     }
                     shell.drive(|core, now, out| core.handle_dropped(now, partition, out));
                 })
@@ -182,19 +250,18 @@ impl Shell {
             Effect::MembersChanged => {
                 let follow = self.on_members_changed.borrow().clone();
                 if let Some(follow) = follow {
-                    // Not from within: connections tell the machine what they come to.
-                    glommio::spawn_local(async move { follow() }).detach();
+                    follow();
                 }
             }
-            Effect::Refused(refusal) => eprintln!("core {}: {refusal}", self.me),
+            Effect::Refused(refusal) => say!("core {}: {refusal}", self.me),
             Effect::RenewActor => {
                 let shell = self.clone();
-                let store = self.core.borrow().store().clone();
+                let store = self.objects();
                 glommio::spawn_local(async move {
                     let incarnation = random_u64();
                     match store_incarnation(&store, incarnation).await {
                         Ok(()) => shell.drive(|core, now, out| core.handle_actor(now, incarnation, out)),
-                        Err(error) => eprintln!("core {}: no new actor, so no more puts: {error}", shell.me),
+                        Err(error) => say!("core {}: no new actor, so no more puts: {error}", shell.me),
                     }
                 })
                 .detach();
@@ -214,12 +281,14 @@ impl Shell {
             return;
         }
         let shell = self.clone();
-        let store = self.core.borrow().store().clone();
+        let store = self.objects();
         glommio::spawn_local(async move {
             while let Some(state) = { shell.states.borrow_mut().pop_front() } {
                 let stored = store_state(&store, &state).await;
-                if let Err(error) = &stored {
-                    eprintln!("core {}: who belongs to the cluster cannot be stored: {error}", shell.me);
+                // It is tried again five times a second.
+                let news = stored.is_err() != shell.state_refused.replace(stored.is_err());
+                if let (Err(error), true) = (&stored, news) {
+                    say!("core {}: who belongs to the cluster cannot be stored: {error}", shell.me);
                 }
                 shell.drive(|core, now, out| core.handle_state_stored(now, stored.is_ok(), out));
             }

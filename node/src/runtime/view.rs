@@ -1,5 +1,6 @@
 //! What commands about the node itself are answered from: the core, its connections, the process.
 
+mod changes;
 mod figures;
 mod inquiry;
 
@@ -23,9 +24,17 @@ use serde_json::{Value, json};
 use super::{clients::WeakResp, executor::Signals, shell::Shell};
 use crate::{
     config::Config,
+    core::Core,
     gateway::{Counters, GatewayLimits, Inquiry, NodeView},
+    membership::state::Change,
     ring::Ring,
 };
+
+/// A change that is not on disk by then is told as one that cannot be stored.
+const STORED_WITHIN: Duration = Duration::from_secs(5);
+
+/// Between two looks whether it is.
+const LOOK: Duration = Duration::from_millis(1);
 
 /// One core's view of itself and of its node.
 pub(super) struct View {
@@ -82,6 +91,29 @@ impl View {
 
     pub(super) fn count_commands(&self, more: u64) {
         self.commands.set(self.commands.get() + more);
+    }
+
+    /// Has the machine make a change, and waits until it is on disk: else a crash could undo what an operator relies on.
+    pub(super) async fn change(&self, change: Change) -> Result<Value, String> {
+        if let Some(refusal) = self.shell.look(|core| core.membership().refusal()) {
+            return Err(format!("REFUSED {refusal}"));
+        }
+        let mut changed = Ok(());
+        self.shell.drive(|core, now, out| changed = core.handle_change(now, change, out));
+        changed.map_err(|error| format!("{} {error}", changes::code(&error)))?;
+        let until = Instant::now() + STORED_WITHIN;
+        while !self.shell.look(Core::is_state_stored) {
+            if Instant::now() > until {
+                return Err(format!(
+                    "NOTSTORED core {} cannot store the change on its disk: no other core is told of it before it can, and it is \
+                     forgotten if the node ends before; its log says what is wrong with the disk, `quorate cluster status` \
+                     whether the change is made",
+                    self.shell.me()
+                ));
+            }
+            Timer::new(LOOK).await;
+        }
+        Ok(self.shell.look(changes::state))
     }
 
     fn repair(&self, partition: Option<u16>) -> Value {
@@ -153,14 +185,16 @@ impl NodeView for View {
         figures
     }
 
-    fn inquire(&self, inquiry: Inquiry) -> Value {
-        match inquiry {
+    fn inquire(&self, inquiry: Inquiry) -> Result<Value, String> {
+        Ok(match inquiry {
             Inquiry::Roots => self.shell.look(inquiry::roots),
             Inquiry::Hints => self.shell.look(inquiry::hints),
             Inquiry::Exchanges => self.shell.look(inquiry::exchanges),
             Inquiry::Members => self.shell.look(inquiry::members),
+            Inquiry::Cluster => changes::cluster(&self.shell),
+            Inquiry::Plan => return self.shell.look(changes::plan),
             Inquiry::Repair(partition) => self.repair(partition),
-        }
+        })
     }
 
     fn other_clients(&self) -> Vec<String> {

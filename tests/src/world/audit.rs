@@ -72,8 +72,16 @@ impl World {
             }
             self.run_until(self.now + CONVERGENCE_STEP)?;
         }
+        (0..self.shells.len()).try_for_each(|at| self.check_undamaged(at))?;
+        self.check_trees()
+    }
+
+    /// P7: the sums of all trees are those of what is held.
+    pub(super) fn check_trees(&self) -> Checked {
         for core in self.living_cores() {
-            let unsound = (0..core.ring().partitions()).find(|&partition| !core.store().root_is_sound(partition));
+            let is_sound =
+                |partition| core.store().root_is_sound(partition) && core.hint_store().root_is_sound(partition);
+            let unsound = (0..core.ring().partitions()).find(|&partition| !is_sound(partition));
             if let Some(partition) = unsound {
                 let me = core.settings().me;
                 let detail = format!("the tree of partition {partition} on {me} is not what it holds");

@@ -49,6 +49,7 @@ impl World {
         if self.plan.classes.is_empty() {
             return Ok(());
         }
+        self.check_trees()?;
         let class = self.plan.classes[self.random.index(self.plan.classes.len())];
         if class.changes_ring() { self.change_ring(class) } else { self.strike(class) }
     }

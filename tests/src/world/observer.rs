@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use quorate_engine::{Sequence, Watermark};
+use quorate_engine::{Sequence, Watermark, versions::Summary};
 use quorate_net::{
     id::Endpoint,
     key::Key,
@@ -150,8 +150,8 @@ impl World {
                     self.ledger.sighted(&object.key, &decode(&object.key, &object.body)?)?;
                 }
                 Message::Probed(probed) => {
-                    if let (ProbedVersion::Object(body), Cause::Look { key }) = (&probed.version, cause) {
-                        self.ledger.sighted(key, &decode(key, body)?)?;
+                    if let Cause::Look { key } = cause {
+                        self.check_told(at, key, &probed.version)?;
                     }
                 }
                 _ => {}
@@ -178,6 +178,55 @@ impl World {
         }
         self.observe_forgotten_hints(at)?;
         self.check_bounds(at)
+    }
+
+    /// What a replica tells of a key it knows for good: it shows nothing that a crash can still take back, and says that the
+    /// key is absent only as an owner who has not lost it.
+    fn check_told(&mut self, at: usize, key: &Key, told: &ProbedVersion) -> Checked {
+        let Some(core) = self.shells[at].core() else { return Ok(()) };
+        let (ring, me) = (core.ring(), self.shells[at].me);
+        let partition = ring.partition(key.name());
+        // By the ring that it goes by itself.
+        let owns = ring.keepers(partition).any(|keeper| keeper == me);
+        match told {
+            ProbedVersion::Absent => {
+                let found = core.store().lookup(partition, key.encoded());
+                let lost = found.is_some_and(|found| found.summary == Summary::LOST);
+                if owns && !lost {
+                    return Ok(());
+                }
+                let property = if lost { "P13 corruption" } else { "P9 hints" };
+                Err(violation(property, key, format!("core {at} says that the key is absent, which it cannot know")))
+            }
+            ProbedVersion::Object(body) => {
+                let object = decode(key, body)?;
+                self.ledger.sighted(key, &object)?;
+                self.settle(at);
+                // In either log: what it keeps may have changed while the answer waited for the disk.
+                let durable = |log: LogId| {
+                    let holding = self.shells[at].holdings.get(&(log, key.clone()));
+                    self.ledger.knows(key, holding.map_or(0, |holding| holding.durable)).unwrap_or_default()
+                };
+                let shown = self.ledger.knows(key, object.version().0).unwrap_or_default();
+                let on_disk = LOGS.iter().any(|&log| shown.is_within(&durable(log)));
+                if self.shells[at].spoiled || !self.ledger.watches(key) || on_disk {
+                    return Ok(());
+                }
+                let durable = durable(if owns { LogId::Objects } else { LogId::Hints });
+                Err(violation("P12 durability", key, format!("core {at} shows {shown:?} with {durable:?} on disk")))
+            }
+            ProbedVersion::Same | ProbedVersion::Unknown => Ok(()),
+        }
+    }
+
+    /// P13: a store finds no damage on a disk that was never spoiled.
+    pub(super) fn check_undamaged(&self, at: usize) -> Checked {
+        let Some(core) = self.shells[at].core().filter(|_| !self.shells[at].spoiled) else { return Ok(()) };
+        let damaged = core.store().statistics().damaged + core.hint_store().statistics().damaged;
+        if damaged == 0 {
+            return Ok(());
+        }
+        Err(self.fail("P13 corruption", format!("core {at} reports {damaged} places of damage on a sound disk")))
     }
 
     /// P9: a hint is forgotten only when every owner has on disk what it brought.
@@ -332,6 +381,7 @@ impl World {
 
     /// A core is up again: what its store had called durable is there.
     pub(super) fn check_recovered(&mut self, at: usize) -> Checked {
+        self.check_undamaged(at)?;
         let Some(core) = self.shells[at].core() else { return Ok(()) };
         let found: Vec<(LogId, Key, u64, u64)> = self.shells[at]
             .holdings
@@ -441,14 +491,18 @@ impl World {
         };
         // By one of the rings that cores went by: its owners, and those to be.
         let enough = |ring: &Ring| {
-            let excused = if sloppy && ring.is_changing() { given_up(ring.primaries(partition)) } else { 0 };
-            holders(ring.primaries(partition)) + excused >= needed
-                && (needed == 1 || holders(ring.next_primaries(partition)) >= needed)
+            let excused = |owners| if sloppy && ring.is_changing() { given_up(owners) } else { 0 };
+            let holds = |owners| holders(owners) + excused(owners) >= needed;
+            holds(ring.primaries(partition)) && (needed == 1 || holds(ring.next_primaries(partition)))
         };
         if self.rings.iter().any(|(_, ring)| enough(ring)) {
             return Ok(());
         }
-        let detail = format!("#{operation} is acknowledged, but {owning:?} and {hinting:?} alone have it on disk");
+        let owners = |ring: &Ring| format!("{:?} then {:?}", ring.primaries(partition), ring.next_primaries(partition));
+        let owners: Vec<String> = self.rings.iter().map(|(_, ring)| owners(ring)).collect();
+        let detail = format!(
+            "#{operation} is acknowledged, but {owning:?} and {hinting:?} alone have it on disk, of {owners:?}"
+        );
         Err(violation("P12 durability", &key, detail))
     }
 

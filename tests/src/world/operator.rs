@@ -9,7 +9,10 @@ use std::{rc::Rc, time::Duration};
 
 use quorate_net::{
     id::{Endpoint, NodeId},
-    message::gossip::{NodeIdentity, Status},
+    message::{
+        ArchivedMessage,
+        gossip::{NodeIdentity, Status},
+    },
 };
 use quorate_node::{
     core::Belonging,
@@ -66,6 +69,12 @@ impl World {
     pub(super) fn any_node(&mut self) -> usize {
         let nodes: Vec<usize> = self.belonging().collect();
         nodes[self.random.index(nodes.len())]
+    }
+
+    /// Whether a core knows that the sender does not belong. Gossip is how that learns why.
+    pub(super) fn is_stranger(&self, at: usize, from: Endpoint, message: &ArchivedMessage) -> bool {
+        let knows_not = |core: &Machine| !core.membership().state().has(from);
+        !matches!(message, ArchivedMessage::Gossip(_)) && self.shells[at].core().is_some_and(knows_not)
     }
 
     /// Remembers by which tables a core goes.
@@ -134,6 +143,13 @@ impl World {
 
     /// Another node starts, and asks to join. Returns its number.
     pub fn add_node(&mut self) -> usize {
+        let node = self.new_node();
+        self.be_busy();
+        node
+    }
+
+    /// The same, and the operator does not look after it yet.
+    pub fn new_node(&mut self) -> usize {
         let node = self.nodes.len();
         let id = NodeId(node as u16 + 1);
         let identity = NodeIdentity(u128::from(self.random.next_u64()) + 1);
@@ -142,7 +158,6 @@ impl World {
         self.nodes.push(made);
         let when = self.now;
         self.at(when, Event::Start { node });
-        self.be_busy();
         node
     }
 
@@ -187,7 +202,7 @@ impl World {
         Ok(true)
     }
 
-    fn be_busy(&mut self) {
+    pub(super) fn be_busy(&mut self) {
         if !self.operator.busy {
             self.operator.busy = true;
             self.operate_later();
@@ -197,6 +212,11 @@ impl World {
     fn operate_later(&mut self) {
         let when = self.now + Duration::from_millis(self.random.range(5..150));
         self.at(when, Event::Operate);
+    }
+
+    /// From now on the operator looks after the ring.
+    pub fn look_after_ring(&mut self) {
+        self.be_busy();
     }
 
     /// The operator looks how it stands, and does the next thing.
@@ -276,7 +296,7 @@ impl World {
     }
 
     /// Has a core make a change. What it refuses must have changed nothing.
-    fn order(&mut self, via: usize, change: &Change) -> Checked<Result<(), ChangeError>> {
+    pub(super) fn order(&mut self, via: usize, change: &Change) -> Checked<Result<(), ChangeError>> {
         let digest = |world: &Self| world.shells[via].core().map(|core| core.membership().state().digest());
         let (before, mut result) = (digest(self), Ok(()));
         self.drive(via, &Cause::None, |core, now, out| result = core.handle_change(now, change.clone(), out))?;

@@ -10,11 +10,17 @@ use bytes::Bytes;
 use quorate_engine::{Store, disk::simulated::SimulatedDisk};
 use quorate_net::{
     frame,
+    id::{Endpoint, NodeId},
     key::{DEFAULT_BUCKET, Key},
     message::{Consistency, Durability, Message, Outcome, Request},
 };
 
-use super::{Event, Settings, Shape, World};
+use quorate_node::{
+    core::{Core, LogId},
+    membership::state::Change,
+};
+
+use super::{Event, Fate, Settings, Shape, World, injection::Ending};
 use crate::{
     checkers::Checked,
     faults::Plan,
@@ -23,6 +29,12 @@ use crate::{
 
 /// How long a scripted request waits.
 const TIMEOUT: Duration = Duration::from_millis(500);
+
+/// Every change of the ring is done within this time.
+const SETTLING_MAX: Duration = Duration::from_secs(60);
+
+/// Replicas are equal within this time.
+const CONVERGENCE_MAX: Duration = Duration::from_secs(180);
 
 impl World {
     /// `nodes` nodes of one core, each of them a primary of every key when there are three; up, without clients and faults.
@@ -47,10 +59,14 @@ impl World {
             clients: 0,
             hot_keys: 1,
             cold_keys: 0,
-            value_bytes_max: 0,
+            // So that there is room for large ones.
+            value_bytes_max: 60_000,
             gets_permille: 0,
         };
         let mut world = Self::new(seed, &shape, Plan::none());
+        world.settings.loosen_limits();
+        // The one client does what the scenario says, and nothing by itself.
+        world.workload.close();
         configure(&mut world.settings);
         world.outcomes = Some(Default::default());
         world.settle_down();
@@ -73,14 +89,24 @@ impl World {
         Key::new(DEFAULT_BUCKET, name.as_bytes()).expect("a short name")
     }
 
+    /// A blind durable delete with W.
+    #[must_use]
+    pub fn delete(quorum: u8) -> Action {
+        Action::Put { value: None, quorum, durability: Durability::Durable, token: None, context: None }
+    }
+
     /// A client begins an operation, and sends it to nobody yet. Returns its number.
     pub fn intend(&mut self, key: &Key, action: Action) -> usize {
+        self.intend_with(key, action, Consistency::Strict)
+    }
+
+    fn intend_with(&mut self, key: &Key, action: Action, consistency: Consistency) -> usize {
         let client = self.clients.len() - 1;
         self.ledger.begin(Operation {
             client,
             key: key.clone(),
             action,
-            consistency: Consistency::Strict,
+            consistency,
             start: self.now,
             end: None,
             status: Status::Unknown,
@@ -108,6 +134,16 @@ impl World {
     /// When a property is violated.
     pub fn ask(&mut self, node: usize, key: &Key, action: Action) -> Option<Outcome> {
         let operation = self.intend(key, action);
+        self.send_to(node, operation);
+        self.answer(operation)
+    }
+
+    /// The same, and fallbacks may stand in.
+    ///
+    /// # Panics
+    /// When a property is violated.
+    pub fn ask_sloppily(&mut self, node: usize, key: &Key, action: Action) -> Option<Outcome> {
+        let operation = self.intend_with(key, action, Consistency::Sloppy);
         self.send_to(node, operation);
         self.answer(operation)
     }
@@ -169,6 +205,137 @@ impl World {
         self.expect(audited);
     }
 
+    /// Waits until no change of the ring is under way, and all cores go by the same one.
+    ///
+    /// # Panics
+    /// When that does not come to be, or a property is violated.
+    pub fn settle_ring(&mut self) {
+        let settled = self.wait_until_settled(SETTLING_MAX);
+        self.expect(settled);
+    }
+
+    /// Waits until all replicas hold the same, and nobody holds a hint.
+    ///
+    /// # Panics
+    /// When that does not come to be, or a property is violated.
+    pub fn converge(&mut self) {
+        let converged = self.wait_until_converged(CONVERGENCE_MAX);
+        self.expect(converged);
+    }
+
+    /// Lets time pass until `there`.
+    ///
+    /// # Panics
+    /// When that does not come to be, or a property is violated.
+    pub fn wait_for(&mut self, what: &str, there: impl Fn(&Self) -> bool) {
+        let waited = self.run_while(SETTLING_MAX, |world| !there(world));
+        assert!(self.expect(waited), "it does not come to be that {what}");
+    }
+
+    /// The machine of a node's first core, when it is up.
+    #[must_use]
+    pub fn core(&self, node: usize) -> Option<&Core<SimulatedDisk>> {
+        self.shells[self.nodes[node].shells.start].core()
+    }
+
+    /// The nodes of a key's preference list, the primaries first.
+    #[must_use]
+    pub fn preference(&self, key: &Key) -> Vec<usize> {
+        let ring = self.ring();
+        let node = |endpoint: &Endpoint| self.node_of(self.shell_of(*endpoint));
+        ring.preference(ring.partition(key.name())).iter().map(node).collect()
+    }
+
+    /// Whether a node keeps a key, by the ring that it goes by.
+    #[must_use]
+    pub fn keeps(&self, node: usize, key: &Key) -> bool {
+        let keeps = |core: &Core<SimulatedDisk>| {
+            core.ring().keepers(core.ring().partition(key.name())).any(|keeper| keeper == core.settings().me)
+        };
+        self.core(node).is_some_and(keeps)
+    }
+
+    /// Whether a node holds something of a key.
+    #[must_use]
+    pub fn holds(&self, node: usize, key: &Key) -> bool {
+        self.core(node).is_some_and(|core| !core.local_version(LogId::Objects, key).is_absent())
+    }
+
+    /// Whether all cores that run know the same of who belongs.
+    #[must_use]
+    pub fn all_agree(&self) -> bool {
+        let mut digests = self.living_cores().map(|core| core.membership().state().digest());
+        let first = digests.next();
+        digests.all(|digest| Some(digest) == first)
+    }
+
+    /// How many hints a node holds.
+    #[must_use]
+    pub fn hints(&self, node: usize) -> u64 {
+        self.core(node).map_or(0, |core| core.hint_store().keys())
+    }
+
+    /// The operator makes a change through a node.
+    ///
+    /// # Panics
+    /// When it is refused, or a property is violated.
+    pub fn change(&mut self, node: usize, change: &Change) {
+        if let Change::Leave(id) | Change::Remove(id) = change {
+            let goes = self.nodes.iter_mut().find(|node| node.id == *id);
+            goes.expect("the operator knows whom it names").goes = true;
+        }
+        let ordered = self.order(self.nodes[node].shells.start, change);
+        assert_eq!(self.expect(ordered), Ok(()), "{change:?}");
+    }
+
+    /// The operator commits what a node shows as the plan.
+    ///
+    /// # Panics
+    /// When there is none, or a property is violated.
+    pub fn commit_plan(&mut self, node: usize) {
+        let plan = self.core(node).expect("it is up").plan().expect("something is staged").id;
+        self.change(node, &Change::Commit { plan });
+    }
+
+    /// The operator gives a node up, which may live on. From now on the operator looks after the ring.
+    ///
+    /// # Panics
+    /// When it is refused, or a property is violated.
+    pub fn give_up_node(&mut self, node: usize, via: usize) {
+        self.change(via, &Change::Remove(self.nodes[node].id));
+        self.nodes[node].fate = Fate::Dead;
+        self.be_busy();
+    }
+
+    /// The id of a node.
+    #[must_use]
+    pub fn id(&self, node: usize) -> NodeId {
+        self.nodes[node].id
+    }
+
+    /// A node that was given up starts on the disk that it had.
+    pub fn bring_back(&mut self, node: usize) {
+        self.nodes[node].stays_down = false;
+        self.at(self.now, Event::Start { node });
+    }
+
+    /// A node stands still for a while.
+    pub fn freeze(&mut self, node: usize, length: Duration) {
+        let at = self.now + length;
+        self.nodes[node].paused_until = Some(at);
+        self.at(at, Event::End(Ending::Resume { node, at }));
+    }
+
+    /// Reads all that a node's first core holds from its disk, as a scrub does.
+    ///
+    /// # Panics
+    /// When a property is violated.
+    pub fn scrub(&mut self, node: usize) {
+        let at = self.nodes[node].shells.start;
+        let done = self.shells[at].scrub();
+        self.wait_for("the scrub is through", |_| done.get());
+    }
+
     /// The disk of a node's first core.
     #[must_use]
     pub fn disk(&self, node: usize) -> &SimulatedDisk {
@@ -197,6 +364,30 @@ impl World {
         let (a, b) = (self.nodes[a].id, self.nodes[b].id);
         self.network.cut(a, b);
         self.network.cut(b, a);
+    }
+
+    /// Nothing passes between a node and the others.
+    pub fn isolate(&mut self, node: usize) {
+        (0..self.nodes.len()).filter(|&other| other != node).for_each(|other| self.cut_off(node, other));
+    }
+
+    /// Takes back that two nodes were cut off from each other.
+    pub fn join_up(&mut self, a: usize, b: usize) {
+        let (here, there) = (self.nodes[a].id, self.nodes[b].id);
+        self.network.join(here, there);
+        self.network.join(there, here);
+        self.look_soon(self.nodes[a].shells.start, self.nodes[b].shells.start);
+        self.look_soon(self.nodes[b].shells.start, self.nodes[a].shells.start);
+    }
+
+    /// Takes back that a node was isolated.
+    pub fn readmit(&mut self, node: usize) {
+        (0..self.nodes.len()).filter(|&other| other != node).for_each(|other| self.join_up(node, other));
+    }
+
+    /// What is sent from one node to another waits for a while.
+    pub fn clog(&mut self, from: usize, to: usize, length: Duration) {
+        self.network.clog(self.nodes[from].id, self.nodes[to].id, self.now + length);
     }
 
     fn expect<T>(&self, checked: Checked<T>) -> T {

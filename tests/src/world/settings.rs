@@ -105,11 +105,16 @@ impl Settings {
         // Replicas take what concurrent writers, each within the limit, make together.
         store.body_bytes_max = 320 << 10;
         store.queue_bytes_max = 1 << 20;
+        if shape.value_bytes_max <= 200 {
+            // Segments that are soon full, so that they are recycled and compacted while faults strike.
+            (store.segment_bytes, store.body_bytes_max) = (256 << 10, 80 << 10);
+        }
         // Often too small for anything, so that reads meet the disk.
         store.cache_bytes = if random.one_in(2) { 1 << 20 } else { 1 << 10 };
         store.checkpoint_log_bytes = random.range(32..1024) << 10;
         store.background_pause = Duration::from_micros(random.range(10..1_000));
         store.full_retry = Duration::from_millis(50);
+        store.scrub_bytes_per_second = [0, 1 << 20, 1 << 24][random.index(3)];
         Self {
             ring: Rc::new(ring),
             sealer: Sealer::new("the secret of a simulated cluster"),
@@ -132,6 +137,7 @@ impl Settings {
                 exchanges_max: random.range(1..64) as usize,
                 exchanges_per_peer_max: random.range(1..32) as usize,
                 bytes_max: random.range(1 << 10..1 << 20),
+                bytes_per_second: random.range(1 << 17..1 << 25),
                 jobs_max: random.range(1..64) as usize,
                 ..anti_entropy::Settings::typical(Endpoint::new(NodeId(0), CoreId(0)))
             },
@@ -160,6 +166,16 @@ impl Settings {
     /// No core compares anything with another: what reads and writes repair shows by itself.
     pub fn stop_exchanges(&mut self) {
         self.exchanges.exchanges_max = 0;
+    }
+
+    /// Whatever happens, the others soon know of it.
+    pub(super) fn gossip_fast(&mut self) {
+        self.gossip = fast_gossip(20);
+    }
+
+    /// No request meets a limit of how many there may be.
+    pub(super) fn loosen_limits(&mut self) {
+        (self.operations_max, self.siblings_max) = (1024, 64);
     }
 
     /// The most requests under way that a core takes.

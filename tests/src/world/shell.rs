@@ -5,7 +5,7 @@
 //! Not here: the network and the time (`world`), what must hold (`observer`).
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     collections::{BTreeMap, BTreeSet, VecDeque},
     rc::Rc,
     time::Duration,
@@ -13,7 +13,7 @@ use std::{
 
 use ahash::AHashMap;
 use quorate_engine::{
-    Store, Watermark,
+    ScrubPosition, Store, Watermark,
     disk::{
         Disk,
         simulated::{Executor, Outcome, Random, SimulatedDisk, Snapshot, Timing},
@@ -39,6 +39,9 @@ use super::{
 
 /// A task's group in an executor that holds one core alone.
 const GROUP: u64 = 0;
+
+/// A step of a scrub reads about so much.
+const SCRUB_BYTES: u64 = 64 << 10;
 
 /// How long to wait before a disk that refused a new incarnation is asked again.
 const RENEWAL_RETRY: Duration = Duration::from_millis(50);
@@ -285,6 +288,24 @@ impl Shell {
             inbox.borrow_mut().push_back(Completion::Dropped(partition));
         };
         self.executor.spawn(GROUP, Box::pin(dropping));
+    }
+
+    /// Reads all that is held from the disk. Says when that is done.
+    pub(super) fn scrub(&mut self) -> Rc<Cell<bool>> {
+        let done = Rc::new(Cell::new(false));
+        if let Some(core) = self.core() {
+            let (store, done) = (core.store().clone(), done.clone());
+            let scrubbing = async move {
+                let mut from = Some(ScrubPosition::default());
+                while let Some(at) = from {
+                    from = store.scrub_step(at, SCRUB_BYTES).await;
+                }
+                done.set(true);
+            };
+            self.executor.spawn(GROUP, Box::pin(scrubbing));
+            self.run();
+        }
+        done
     }
 
     /// Stores a new incarnation for the machine, however often it takes.

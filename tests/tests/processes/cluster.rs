@@ -93,6 +93,16 @@ impl Cluster {
         self
     }
 
+    /// Writes the configuration of one more node, which is to join those that the cluster began with.
+    pub(crate) fn add(&self, node: u16) {
+        assert!(node > self.nodes && u32::from(node) <= NODES_MAX, "a node of its own, with an address of its own");
+        let path = self.config(node);
+        fs::create_dir_all(path.parent().expect("it lies in its node's directory")).expect("it can be made");
+        let own = format!("[[cluster.node]]\nid = {node}\naddress = \"{}\"\ncores = 1\n", self.clients(node).ip());
+        fs::write(path, self.config_text(node) + &own).expect("it can be written");
+        self.edit(node, &format!("id = {node}\n[cluster]"), &format!("id = {node}\njoin = true\n[cluster]"));
+    }
+
     /// A directory and addresses, for `quorate dev` to fill.
     pub(crate) fn empty(nodes: u16) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);

@@ -4,6 +4,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
+    os::unix::fs::FileExt,
     path::{Path, PathBuf},
 };
 
@@ -93,6 +94,37 @@ fn flipped_bits_are_never_served() {
     let kinds: BTreeSet<String> =
         files_below(&sound).iter().filter(|path| !is_blank(path)).map(|path| kind(path)).collect();
     assert!(flips < kinds.len() || by_kind.len() == kinds.len(), "{kinds:?} are there, {by_kind:?}");
+}
+
+/// Under trees that do not change, while nobody reads: only the scrub looks there.
+#[test]
+fn what_rots_in_a_running_node_is_found_by_its_scrub_and_repaired() {
+    let cluster = Cluster::new();
+    (1..=3).for_each(|node| cluster.edit(node, "[store]\n", "[store]\nscrub = \"64MiB\"\n"));
+    let _nodes = cluster.serve_all();
+    let all: BTreeMap<String, String> =
+        (0..100).map(|number| (format!("key-{number}"), format!("{number:a>3000}"))).collect();
+    put_all(cluster.clients(1), &all);
+    wait_for("all copies", || (cluster.info(3)["store_keys"] == 100).then_some(()));
+    cluster.wait_until_settled();
+    let segments =
+        || files_below(&cluster.node_directory(3).join("data")).into_iter().filter(|path| kind(path) == "segment");
+    let mut rotten = 0;
+    for value in all.values().take(10) {
+        for path in segments() {
+            let bytes = fs::read(&path).expect("it can be read");
+            if let Some(at) = bytes.windows(value.len()).position(|found| found == value.as_bytes()) {
+                let file = fs::OpenOptions::new().write(true).open(&path).expect("it can be written");
+                file.write_all_at(b"rot", at as u64 + 7).and_then(|()| file.sync_all()).expect("it can be written");
+                rotten += 1;
+            }
+        }
+    }
+    assert!(rotten >= 10, "{rotten} records were found in the files");
+    wait_for("the scrub", || (cluster.info(3)["store_scrub_damaged"] >= 10).then_some(()));
+    wait_for("the repair", || (cluster.info(3)["store_lost"] == 0).then_some(()));
+    cluster.wait_until_settled();
+    cluster.assert_equal(&all);
 }
 
 fn stop(node: &mut Process) {

@@ -61,10 +61,15 @@ impl Report {
         answered.filter_map(|row| row["max_us"].as_f64()).fold(0.0, f64::max) / 1e6
     }
 
-    /// Fails if an operation failed or took more than a second.
-    pub(crate) fn assert_unharmed(&self) {
+    /// Fails if an operation failed.
+    pub(crate) fn assert_none_failed(&self) {
         assert!(self.count("operations") > 100, "{}", self.0);
         assert_eq!(self.count("failed"), 0, "{}", self.0["errors"]);
+    }
+
+    /// Fails if an operation failed or took more than a second.
+    pub(crate) fn assert_unharmed(&self) {
+        self.assert_none_failed();
         assert!(self.slowest() <= 1.0, "the slowest took {} s: {}", self.slowest(), self.0["latencies"]);
     }
 }

@@ -1,10 +1,11 @@
 //! The last part of an exchange: objects go both ways until both sides have both.
 //!
-//! The rule: no more bytes are under way than the core's exchanges may have together; a key is done when the side that
+//! The rule: no more bytes are under way than the core's exchanges may have together, nor more a second; a key is done when the side that
 //! lacked something has it on disk. Not here: what differs (`exchange`).
 
 use std::collections::{BTreeMap, VecDeque};
 
+use quorate_engine::planted::{Bug, planted};
 use quorate_net::message::exchange::{HashedKey, Step, Whole};
 
 use super::{Action, Desk, Difference, End, Exchange, Stage, Tree, version};
@@ -58,6 +59,10 @@ impl Repairs {
         self.underway.values().filter_map(|repair| repair.until).min()
     }
 
+    pub(super) fn next_bytes(&self) -> Option<u64> {
+        self.todo.front().map(|next| 1 << next.size_class)
+    }
+
     fn is_done(&self) -> bool {
         self.todo.is_empty() && self.underway.is_empty()
     }
@@ -71,17 +76,17 @@ impl Exchange {
         if self.repairs.is_done() { self.advance(desk) } else { None }
     }
 
-    /// Begins as many repairs as there is room for.
+    /// Begins as many repairs as there is room for, and as the rate lets begin.
     pub(in crate::anti_entropy) fn fill_window<T: Tree>(&mut self, desk: &mut Desk<'_, T>) {
-        while let Some(next) = self.repairs.todo.front() {
-            let bytes = 1 << next.size_class;
-            let underway = desk.shared.bytes_underway;
-            if underway > 0 && underway + bytes > desk.settings.bytes_max {
+        while let Some(bytes) = self.repairs.next_bytes() {
+            if !desk.shared.has_room(desk.settings, bytes) || desk.shared.pace.may_begin_at() > desk.now {
                 return;
             }
+            desk.shared.pace.charge(desk.now, bytes);
             let Some(Difference { key, theirs, .. }) = self.repairs.todo.pop_front() else { return };
             desk.shared.bytes_underway += bytes;
-            let direction = if theirs == 0 || self.gives_only { Direction::Give } else { Direction::Fetch };
+            let gives = theirs == 0 && !planted(Bug::ExchangeOneWay) || self.gives_only;
+            let direction = if gives { Direction::Give } else { Direction::Fetch };
             let repair = Repair { theirs, bytes, direction, until: None, tries: 0 };
             self.repairs.underway.insert(key, repair);
             self.try_repair(desk, key);

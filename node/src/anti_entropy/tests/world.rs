@@ -198,6 +198,7 @@ impl World {
             exchanges_max: 32,
             exchanges_per_peer_max: 16,
             bytes_max: 64 << 10,
+            bytes_per_second: u64::MAX,
             jobs_max: 64,
         };
         tune(&mut settings);

@@ -138,8 +138,8 @@ proptest! {
             members.iter_mut().for_each(|member| member.rack = String::new());
             let next = table.moved_to(&members).unwrap();
             let (moved, least) = (table.moves(&next).len(), least_moves(&table, &next, &members));
-            // A member that has to be nearly everywhere leaves no choice where others go.
-            let crowded = |table: &Table, members: &[Member]| ideals(members, table).values().any(|copies| *copies > 192.0);
+            // A member that has to be in every other partition leaves no choice where others go.
+            let crowded = |table: &Table, members: &[Member]| ideals(members, table).values().any(|copies| *copies > 128.0);
             let factor = if crowded(&table, &old) || crowded(&next, &members) { 2.0 } else { 1.1 };
             // What rounding leaves open is one copy of each member at the most.
             let most = (factor * least as f64) as usize + members.len();

@@ -152,7 +152,7 @@ fn liveness<D: Disk>(core: &Core<D>, endpoint: Endpoint) -> Value {
     })
 }
 
-fn status(status: Status) -> &'static str {
+pub(super) fn status(status: Status) -> &'static str {
     match status {
         Status::Joining => "joining",
         Status::Member => "member",
@@ -172,11 +172,11 @@ pub(super) fn from_here<D: Disk>(core: &Core<D>, said: Value) -> Value {
     Value::Object(answer)
 }
 
-fn as_json(endpoint: Endpoint) -> Value {
+pub(super) fn as_json(endpoint: Endpoint) -> Value {
     json!({"node": endpoint.node.0, "core": endpoint.core.0})
 }
 
 /// All 64 bits: many programs read numbers as floats.
-fn hexadecimal(number: u64) -> String {
+pub(super) fn hexadecimal(number: u64) -> String {
     format!("{number:016x}")
 }
