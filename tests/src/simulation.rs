@@ -34,6 +34,12 @@ const SETTLING_MAX: Duration = Duration::from_secs(60);
 /// Its replicas are equal within this time.
 const CONVERGENCE_MAX: Duration = Duration::from_secs(180);
 
+/// So many seeds one is about tombstones that are dropped.
+const PATIENT_ONE_IN: u64 = 3;
+
+/// In half of those the faults are so many times as far apart.
+const SPARSENESS: f64 = 10.0;
+
 /// So many of the last events of a key are told.
 const EVENTS_TOLD: usize = 60;
 
@@ -161,18 +167,26 @@ pub fn run_many(
 fn run_once(seed: u64, options: &Options, explain: Option<&Violation>) -> Outcome {
     let mut random = Random::new(seed);
     let mut shape = Shape::draw(&mut random);
-    let plan = if options.faults { Plan::draw(&mut random) } else { Plan::none() };
+    let mut plan = if options.faults { Plan::draw(&mut random) } else { Plan::none() };
     let mut length = options.workload_max.mul_f64(0.2 + 0.8 * random.unit());
     if plan.about_ring {
         // So that one change is through before the next, and the cores that are left are few enough to be alone at times.
         length *= 2;
         shape.replicas = [2, 3][random.index(2)];
     }
+    // Of tombstones that are dropped: many deletes, faults that leave time for it, and time after them.
+    let patient = seed.is_multiple_of(PATIENT_ONE_IN);
+    if patient {
+        shape.deletes_one_in = 2;
+        if options.faults && !plan.about_ring && seed.is_multiple_of(2) {
+            plan.gap = plan.gap.mul_f64(SPARSENESS);
+        }
+    }
     let mut world = World::new(random.next_u64(), &shape, plan);
     if let Some(violation) = explain {
         world.keep_log(violation.key.clone());
     }
-    let violation = live(&mut world, length).err();
+    let violation = live(&mut world, length, patient).err();
     let mut hits = world.hits;
     hits.add(&world.network.hits);
     let log = world.log();
@@ -189,8 +203,9 @@ fn run_once(seed: u64, options: &Options, explain: Option<&Violation>) -> Outcom
     }
 }
 
-/// A world's whole life: it starts, works under faults, heals until its replicas are equal, restarts, and is audited.
-fn live(world: &mut World, length: Duration) -> Checked {
+/// A world's whole life: it starts, works under faults, heals until its replicas are equal, drops its tombstones when it is
+/// patient, restarts, and is audited.
+fn live(world: &mut World, length: Duration, patient: bool) -> Checked {
     world.wait_until_whole(HEALING_MAX)?;
     world.begin_workload();
     world.begin_faults();
@@ -199,6 +214,9 @@ fn live(world: &mut World, length: Duration) -> Checked {
     world.wait_until_settled(SETTLING_MAX)?;
     world.wait_until_whole(HEALING_MAX)?;
     world.wait_until_converged(CONVERGENCE_MAX)?;
+    if patient {
+        world.run_until(world.now() + 2 * world.settings.tombstone_wait())?;
+    }
     world.restart_all();
     world.run_until(world.now() + Duration::from_millis(200))?;
     world.wait_until_whole(HEALING_MAX)?;

@@ -255,9 +255,9 @@ impl World {
     fn observe_dropped_tombstone(&mut self, at: usize, key: &Key, version: u64) -> Checked {
         self.note(Some(key), || format!("core {at} drops the tombstone {version:x}"));
         self.dropped += 1;
-        self.shells[at].holdings.remove(&(LogId::Objects, key.clone()));
         let known = self.ledger.remembers(key, version).unwrap_or_default();
         let mut fault = self.owner_that_lacks(at, key, version).filter(|_| !self.shells[at].spoiled);
+        self.shells[at].holdings.remove(&(LogId::Objects, key.clone()));
         let owners =
             self.shells[at].core().map(|core| core.ring().primaries(core.ring().partition(key.name())).to_vec());
         for (other, shell) in self.shells.iter().enumerate().filter(|(_, shell)| !shell.spoiled) {
