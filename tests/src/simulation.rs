@@ -34,8 +34,8 @@ const SETTLING_MAX: Duration = Duration::from_secs(60);
 /// Its replicas are equal within this time.
 const CONVERGENCE_MAX: Duration = Duration::from_secs(180);
 
-/// So many seeds one is about tombstones that are dropped.
-const PATIENT_ONE_IN: u64 = 3;
+/// Of so many seeds one is about tombstones that are dropped.
+const PATIENT_ONE_IN: u64 = 4;
 
 /// In half of those the faults are so many times as far apart.
 const SPARSENESS: f64 = 10.0;
@@ -178,7 +178,7 @@ fn run_once(seed: u64, options: &Options, explain: Option<&Violation>) -> Outcom
     let patient = seed.is_multiple_of(PATIENT_ONE_IN);
     if patient {
         shape.deletes_one_in = 2;
-        if options.faults && !plan.about_ring && seed.is_multiple_of(2) {
+        if options.faults && !plan.about_ring && seed.is_multiple_of(2 * PATIENT_ONE_IN) {
             plan.gap = plan.gap.mul_f64(SPARSENESS);
         }
     }
