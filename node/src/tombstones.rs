@@ -193,7 +193,9 @@ impl Reaper {
     pub fn handle_ring(&mut self, now: Instant, ring: Rc<Ring>, stamp: RingStamp) {
         let belongs = |peer: &Endpoint| ring.members().iter().any(|member| member.node.id == peer.node);
         self.down.retain(belongs);
-        if (stamp, ring.is_changing()) != (self.stamp, self.ring.is_changing()) {
+        // Who belongs without a place in the tables takes hints as well.
+        let same = (stamp, ring.is_changing(), ring.members());
+        if same != (self.stamp, self.ring.is_changing(), self.ring.members()) {
             self.give_up();
             self.proven.clear();
             self.seen.clear();
@@ -471,3 +473,6 @@ impl Reaper {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
