@@ -18,6 +18,7 @@ use std::{
     time::Duration,
 };
 
+use quorate_engine::planted::{Bug, planted};
 use quorate_net::{
     id::Endpoint,
     message::{
@@ -220,8 +221,10 @@ impl Reaper {
             self.down.remove(&peer);
         } else {
             self.down.insert(peer);
-            // It may come back with anything.
-            self.give_up();
+            if !planted(Bug::AwayUnasked) {
+                // It may come back with anything.
+                self.give_up();
+            }
         }
     }
 
@@ -305,7 +308,8 @@ impl Reaper {
     }
 
     fn may_begin(&self) -> bool {
-        self.batches.len() < self.settings.batches_max && self.down.is_empty()
+        let all_here = self.down.is_empty() || planted(Bug::AwayUnasked);
+        self.batches.len() < self.settings.batches_max && all_here
     }
 
     /// Whether this core has nothing against forgetting the tombstone.
@@ -413,7 +417,14 @@ impl Reaper {
         let Some(mut batch) = self.batches.remove(&number) else { return };
         let partition = batch.partition;
         batch.ready = batch.keys.iter().map(|key| self.is_ready(partition, key, graves)).collect();
-        batch.asked = self.ring.preference(partition).iter().copied().filter(|&to| to != self.settings.me).collect();
+        let all = if planted(Bug::FallbacksUnasked) {
+            self.ring.primaries(partition)
+        } else {
+            self.ring.preference(partition)
+        };
+        let is_asked =
+            |to: &Endpoint| *to != self.settings.me && !(planted(Bug::AwayUnasked) && self.down.contains(to));
+        batch.asked = all.iter().copied().filter(is_asked).collect();
         (batch.until, batch.tries) = (now + self.settings.timeout, 1);
         // A number of its own, so that an answer to the asking before does not count for this one.
         self.next_number = self.next_number.wrapping_add(1);
@@ -451,7 +462,7 @@ impl Reaper {
         if batch.keys.is_empty() {
             return self.end(number);
         }
-        if !batch.agreed {
+        if !batch.agreed && !planted(Bug::ProvenOnce) {
             (batch.agreed, batch.until) = (true, now + self.settings.wait);
             return;
         }
