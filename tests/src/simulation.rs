@@ -20,7 +20,7 @@ use quorate_engine::disk::simulated::Random;
 
 use crate::{
     checkers::{Checked, Violation},
-    faults::{Hits, Plan},
+    faults::{Class, Hits, Plan},
     history::Status,
     world::{Shape, World},
 };
@@ -38,7 +38,13 @@ const CONVERGENCE_MAX: Duration = Duration::from_secs(180);
 const PATIENT_ONE_IN: u64 = 4;
 
 /// In half of those the faults are so many times as far apart.
-const SPARSENESS: f64 = 10.0;
+const SPARSENESS: u32 = 10;
+
+/// So long a node may be away there.
+const ABSENCE_MAX: Duration = Duration::from_secs(4);
+
+/// And so many times as long clients rest and live.
+const LEISURE: u32 = 4;
 
 /// So many of the last events of a key are told.
 const EVENTS_TOLD: usize = 60;
@@ -179,7 +185,11 @@ fn run_once(seed: u64, options: &Options, explain: Option<&Violation>) -> Outcom
     if patient {
         shape.deletes_one_in = 2;
         if options.faults && !plan.about_ring && seed.is_multiple_of(2 * PATIENT_ONE_IN) {
-            plan.gap = plan.gap.mul_f64(SPARSENESS);
+            // Somebody is away while all others agree, and no clients' haste hides it.
+            plan.gap *= SPARSENESS;
+            plan.absence_max = ABSENCE_MAX;
+            plan.classes.push(Class::Kill);
+            (shape.leisure, length) = (LEISURE, length * LEISURE);
         }
     }
     let mut world = World::new(random.next_u64(), &shape, plan);

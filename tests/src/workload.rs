@@ -59,7 +59,7 @@ struct Waiting {
 impl Workload {
     pub(crate) fn new(shape: &Shape, replicas: u8, random: &mut Random) -> Self {
         Self {
-            think: Duration::from_micros(random.range(500..20_000)),
+            think: Duration::from_micros(random.range(500..20_000)) * shape.leisure,
             hot_keys: shape.hot_keys,
             cold_keys: shape.cold_keys,
             value_bytes_max: shape.value_bytes_max,

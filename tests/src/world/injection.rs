@@ -316,7 +316,7 @@ impl World {
     }
 
     pub(super) fn start_later(&mut self, node: usize) {
-        let when = self.now + Duration::from_micros(self.random.range(500..200_000));
+        let when = self.now + Duration::from_micros(self.random.range(500..self.plan.absence_max.as_micros() as u64));
         self.at(when, Event::Start { node });
     }
 

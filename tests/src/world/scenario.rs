@@ -63,6 +63,7 @@ impl World {
             value_bytes_max: 60_000,
             gets_permille: 0,
             deletes_one_in: 6,
+            leisure: 1,
         };
         let mut world = Self::new(seed, &shape, Plan::none());
         world.settings.loosen_limits();

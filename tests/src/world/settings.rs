@@ -52,6 +52,8 @@ pub struct Shape {
     pub gets_permille: u32,
     /// Of so many puts one deletes.
     pub deletes_one_in: u64,
+    /// Clients rest so many times as long.
+    pub leisure: u32,
 }
 
 /// What is configured.
@@ -92,6 +94,7 @@ impl Shape {
             value_bytes_max: [24, 200, 3_000, 40_000][random.index(4)],
             gets_permille: random.range(100..700) as u32,
             deletes_one_in: 6,
+            leisure: 1,
         }
     }
 }
