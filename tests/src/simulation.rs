@@ -189,7 +189,12 @@ fn run_once(seed: u64, options: &Options, explain: Option<&Violation>) -> Outcom
             plan.gap *= SPARSENESS;
             plan.absence_max = ABSENCE_MAX;
             plan.classes.push(Class::Kill);
-            (shape.leisure, length) = (LEISURE, length * LEISURE);
+            if seed.is_multiple_of(4 * PATIENT_ONE_IN) {
+                // And nothing else keeps anybody from agreeing.
+                plan.classes = vec![Class::Kill];
+                shape.cold_keys += 40;
+            }
+            (shape.leisure, length) = (LEISURE, length.max(options.workload_max / 2) * LEISURE);
         }
     }
     let mut world = World::new(random.next_u64(), &shape, plan);
