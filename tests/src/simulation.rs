@@ -37,7 +37,7 @@ const CONVERGENCE_MAX: Duration = Duration::from_secs(180);
 /// Of so many seeds one is about tombstones that are dropped.
 const PATIENT_ONE_IN: u64 = 4;
 
-/// In half of those the faults are so many times as far apart.
+/// Where somebody is away for long faults are so many times as far apart.
 const SPARSENESS: u32 = 10;
 
 /// So long a node may be away there.
@@ -180,21 +180,23 @@ fn run_once(seed: u64, options: &Options, explain: Option<&Violation>) -> Outcom
         length *= 2;
         shape.replicas = [2, 3][random.index(2)];
     }
-    // Of tombstones that are dropped: many deletes, faults that leave time for it, and time after them.
+    // About tombstones that are dropped: many deletes, faults that leave room for it, and time after them.
     let patient = seed.is_multiple_of(PATIENT_ONE_IN);
     if patient {
         shape.deletes_one_in = 2;
-        if options.faults && !plan.about_ring && seed.is_multiple_of(2 * PATIENT_ONE_IN) {
+        match seed / PATIENT_ONE_IN % 4 {
+            _ if !options.faults || plan.about_ring => {}
             // Somebody is away while all others agree, and no clients' haste hides it.
-            plan.gap *= SPARSENESS;
-            plan.absence_max = ABSENCE_MAX;
-            plan.classes.push(Class::Kill);
-            if seed.is_multiple_of(4 * PATIENT_ONE_IN) {
-                // And nothing else keeps anybody from agreeing.
+            0 => {
                 plan.classes = vec![Class::Kill];
+                plan.gap *= SPARSENESS;
+                plan.absence_max = ABSENCE_MAX;
                 shape.cold_keys += 40;
+                (shape.leisure, length) = (LEISURE, length.max(options.workload_max / 2) * LEISURE);
             }
-            (shape.leisure, length) = (LEISURE, length.max(options.workload_max / 2) * LEISURE);
+            // Nobody is, and what is under way is late.
+            2 => plan.classes = vec![Class::Clog, Class::Delay, Class::Duplication, Class::Reordering],
+            _ => {}
         }
     }
     let mut world = World::new(random.next_u64(), &shape, plan);

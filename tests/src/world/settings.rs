@@ -166,7 +166,9 @@ impl Settings {
             tombstones: tombstones::Settings {
                 wait: UNDER_WAY_MAX + timeout,
                 timeout: Duration::from_millis(random.range(50..400)),
-                interval: Duration::from_millis(random.range(300..2_000)),
+                // Where much is deleted, so soon that what was just replaced is still under way.
+                interval: Duration::from_millis(random.range(300..2_000))
+                    / if shape.deletes_one_in < 6 { 10 } else { 1 },
                 gap: Duration::from_micros(random.range(100..3_000)),
                 batches_max: random.range(1..64) as usize,
                 ..tombstones::Settings::typical(Endpoint::new(NodeId(0), CoreId(0)))
