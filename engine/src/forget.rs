@@ -112,6 +112,7 @@ impl<D: Disk> Store<D> {
         let place = state.log.push(Head { kind, partition, sequence, stable_hash: 0 }, key, &[body], length);
         state.space.put(place.segment(), length);
         state.space.forget(place.segment(), sequence);
+        state.last_forget = sequence;
         state.space.clock += length as u64;
         self.shared.work.notify();
         Ok(sequence)

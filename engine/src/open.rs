@@ -259,8 +259,18 @@ pub(crate) async fn open<D: Disk>(
     let counters = Counters::default();
     counters.damaged.set(report.damaged);
     let cache = Cache::new(config.cache_bytes);
-    let state =
-        State { index, cache, log, space, last_sequence, tombstones, lost, survivors, damage: VecDeque::from(damage) };
+    let state = State {
+        index,
+        cache,
+        log,
+        space,
+        last_sequence,
+        last_forget: 0,
+        tombstones,
+        lost,
+        survivors,
+        damage: VecDeque::from(damage),
+    };
     let shared = Rc::new(Shared {
         disk,
         store: config.store,

@@ -54,6 +54,12 @@ bugs! {
         "A delete leaves nothing behind, so the counters of its key begin anew.";
     TombstoneDropped, "tombstone-dropped", "H4",
         "A tombstone is dropped when it is on disk, whoever may still hold a hint.";
+    ProvenOnce, "proven-once", "H4",
+        "A tombstone is dropped when all have agreed to it once, whatever is under way.";
+    FallbacksUnasked, "fallbacks-unasked", "H4",
+        "Whether a tombstone can be dropped only the owners are asked, whoever holds hints.";
+    AwayUnasked, "away-unasked", "P8",
+        "Whether a tombstone can be dropped those who are away are not asked.";
     ExchangeOverwrites, "exchange-overwrites", "H5",
         "What an exchange brings is taken as it came, as if who was away had seen all.";
     HintsOwedAsBefore, "hints-owed-as-before", "H6",

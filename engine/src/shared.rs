@@ -62,6 +62,8 @@ pub(crate) struct State<D: Disk> {
     pub(crate) space: Space<D>,
     /// The highest sequence given out.
     pub(crate) last_sequence: u64,
+    /// That of the last record that forgets something.
+    pub(crate) last_forget: u64,
     /// Keys in the index whose version is nothing but tombstones.
     pub(crate) tombstones: u64,
     /// Keys in the index whose record is lost.

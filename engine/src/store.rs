@@ -361,6 +361,19 @@ impl<D: Disk> Store<D> {
         Watermark::Durable(Sequence(self.shared.state.borrow().log.durable_sequence()))
     }
 
+    /// Whether the record survives any crash.
+    #[must_use]
+    pub fn is_durable(&self, place: Place) -> bool {
+        !self.shared.has_failed() && self.shared.state.borrow().log.pending(place).is_none()
+    }
+
+    /// Whether all that was forgotten stays forgotten after any crash.
+    #[must_use]
+    pub fn forgets_for_good(&self) -> bool {
+        let state = self.shared.state.borrow();
+        !self.shared.has_failed() && state.last_forget <= state.log.durable_sequence()
+    }
+
     /// Waits until the watermark is past `seen`, or the log has failed.
     pub async fn advanced(&self, seen: Sequence) -> Watermark {
         loop {

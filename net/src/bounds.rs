@@ -13,6 +13,7 @@ use crate::{
         ArchivedClusterMap, ArchivedFailure, ArchivedMessage, ArchivedOperation, ArchivedOutcome,
         ArchivedProbedVersion, Kind,
         gossip::{self, GossipFault},
+        reap,
     },
 };
 
@@ -55,6 +56,7 @@ pub fn payload_bytes_max(kind: Kind) -> usize {
         Kind::Probe => FIXED + key::KEY_BYTES_MAX,
         Kind::Probed => FIXED + OBJECT_BYTES_MAX,
         Kind::Gossip => gossip::GOSSIP_BYTES_MAX,
+        Kind::Reap => FIXED + 32 * reap::KEYS_MAX,
     }
 }
 
@@ -79,6 +81,8 @@ pub enum Violation {
     ClusterMap,
     /// A step of an exchange with too long a list, or a level, branch or key that there cannot be.
     Exchange,
+    /// A step of dropping tombstones with too long a list, or a key that there cannot be.
+    Reap,
     /// Gossip that is over a bound or contradicts itself.
     Gossip(GossipFault),
 }
@@ -95,6 +99,7 @@ impl fmt::Display for Violation {
             Self::Text(bytes) => write!(f, "a text of {bytes} bytes, at most {TEXT_BYTES_MAX} are allowed"),
             Self::ClusterMap => write!(f, "a cluster map that contradicts itself"),
             Self::Exchange => write!(f, "a step of an exchange that there cannot be"),
+            Self::Reap => write!(f, "a step of dropping tombstones that there cannot be"),
             Self::Gossip(fault) => write!(f, "{fault}"),
         }
     }
@@ -153,6 +158,10 @@ pub fn check(message: &ArchivedMessage) -> Result<(), Violation> {
                 object(bytes)?;
             }
             if exchange.step.is_sound() { Ok(()) } else { Err(Violation::Exchange) }
+        }
+        ArchivedMessage::Reap(message) => {
+            message.partition().map_or(Ok(()), partition)?;
+            if message.is_sound() { Ok(()) } else { Err(Violation::Reap) }
         }
         ArchivedMessage::Gossip(message) => gossip::check(message).map_err(Violation::Gossip),
     }

@@ -10,11 +10,13 @@
 
 pub mod exchange;
 pub mod gossip;
+pub mod reap;
 
 use std::fmt;
 
 use bytes::Bytes;
 pub use exchange::Exchange;
+pub use reap::Reap;
 use rkyv::{Archive, Deserialize, Serialize};
 
 use crate::{
@@ -47,6 +49,8 @@ pub enum Message {
     /// Who is alive, and who belongs to the cluster. Behind a pointer where it is archived: every message takes as many
     /// bytes as the largest variant.
     Gossip(#[rkyv(with = rkyv::with::AsBox)] gossip::Gossip),
+    /// A step of dropping tombstones.
+    Reap(Reap),
 }
 
 /// What a [`Message`] is, as its frame's header says it: its maximum length follows from it.
@@ -71,6 +75,8 @@ pub enum Kind {
     Exchange = 8,
     /// [`Message::Gossip`]
     Gossip = 9,
+    /// [`Message::Reap`]
+    Reap = 10,
 }
 
 impl Kind {
@@ -87,6 +93,7 @@ impl Kind {
             Self::Probed,
             Self::Exchange,
             Self::Gossip,
+            Self::Reap,
         ]
         .into_iter()
         .find(|&kind| kind as u8 == byte)
@@ -448,6 +455,7 @@ impl Message {
             Self::Probed(_) => Kind::Probed,
             Self::Exchange(_) => Kind::Exchange,
             Self::Gossip(_) => Kind::Gossip,
+            Self::Reap(_) => Kind::Reap,
         }
     }
 }
@@ -466,6 +474,7 @@ impl ArchivedMessage {
             Self::Probed(_) => Kind::Probed,
             Self::Exchange(_) => Kind::Exchange,
             Self::Gossip(_) => Kind::Gossip,
+            Self::Reap(_) => Kind::Reap,
         }
     }
 }

@@ -18,6 +18,7 @@ mod hints;
 mod log;
 mod puts;
 mod replicas;
+mod tombstones;
 mod transfers;
 
 use std::{
@@ -41,6 +42,7 @@ use quorate_net::{
         ArchivedMessage, Consistency, Failure, Operation, Outcome, ProbedVersion, Request,
         exchange::Whole,
         gossip::{Gossip, NodeEntry, NodeIdentity, RingStamp, Status},
+        reap::Tombstone,
     },
 };
 
@@ -62,6 +64,7 @@ use crate::{
     ring::Ring,
     summary::ActorTable,
     tokens::Tokens,
+    tombstones::{self as tombstones_of, Reaper},
     transfer::Transfer,
     version::Actor,
 };
@@ -103,6 +106,8 @@ pub struct Settings {
     pub exchanges: anti_entropy::Settings,
     /// How much hinted handoff does, and how fast.
     pub hints: hinted_handoff::Settings,
+    /// How tombstones are dropped.
+    pub tombstones: tombstones_of::Settings,
 }
 
 /// What a core knows of its cluster when it starts.
@@ -145,6 +150,8 @@ pub struct Statistics {
     pub divergent: u64,
     /// Objects sent to replicas that lacked them, because a get had seen so.
     pub repairs: u64,
+    /// Tombstones forgotten because they were proven to be everywhere.
+    pub tombstones_dropped: u64,
     /// New actors taken after the first.
     pub actor_renewals: u64,
     /// Messages that made no sense.
@@ -197,6 +204,9 @@ pub struct Core<D: Disk> {
     /// What waits for that.
     held_gossip: Vec<(Endpoint, Gossip)>,
     transfer: Transfer,
+    reaper: Reaper,
+    /// Tombstones whose keys are being read.
+    forgetting: AHashMap<u64, (u16, Tombstone)>,
     statistics: Statistics,
 }
 
@@ -260,6 +270,7 @@ impl<D: Disk> Core<D> {
         // Far from the numbers of this core's own operations.
         let first_hint = incarnation.wrapping_add(1 << 63);
         let handoff = HintedHandoff::new(settings.hints.clone(), ring.clone(), first_hint, &StoreTree::of(&hints));
+        let reaper = Reaper::new(settings.tombstones.clone(), (ring.clone(), ring_stamp), now, incarnation);
         let mut core = Self {
             settings,
             ring,
@@ -290,6 +301,8 @@ impl<D: Disk> Core<D> {
             store_again: None,
             held_gossip: Vec::new(),
             transfer: Transfer::new(me),
+            reaper,
+            forgetting: AHashMap::new(),
             statistics: Statistics::default(),
         };
         let surplus = core.surplus();
@@ -324,6 +337,7 @@ impl<D: Disk> Core<D> {
             ArchivedMessage::Probe(probe) => self.probe(now, from, probe, out),
             ArchivedMessage::Probed(probed) => self.probed(now, from, probed, out),
             ArchivedMessage::Exchange(exchange) => self.exchanged(now, from, exchange, out),
+            ArchivedMessage::Reap(reap) => self.reaped(now, from, reap, out),
             ArchivedMessage::Gossip(gossip) => self.gossiped(now, from, gossip, out),
             ArchivedMessage::Hello(_) => self.statistics.malformed += 1,
         }
@@ -398,6 +412,7 @@ impl<D: Disk> Core<D> {
     fn peer_changed(&mut self, now: Now, peer: Endpoint, up: bool, out: &mut Vec<Effect>) {
         self.exchange(now, out, |exchanges, _, actions| exchanges.handle_peer(now.instant, peer, up, actions));
         self.hand_off(now, out, |handoff, tree, actions| handoff.handle_peer(now.instant, peer, up, tree, actions));
+        self.reaper.handle_peer(peer, up);
         if up {
             self.down.remove(&peer);
             return;
@@ -427,6 +442,7 @@ impl<D: Disk> Core<D> {
         self.store_state_again(now, out);
         self.gossip_on(now, out);
         self.transfer_on(now, out);
+        self.reap_on(now, out);
         if self.anti_entropy.next_timeout().is_some_and(|at| at <= now.instant) {
             self.exchange(now, out, |exchanges, tree, actions| exchanges.handle_timeout(now.instant, tree, actions));
         }
@@ -491,7 +507,13 @@ impl<D: Disk> Core<D> {
     pub fn next_timeout(&self) -> Option<Instant> {
         let deadline = self.deadlines.peek().map(|Reverse((deadline, _))| *deadline);
         let patience = self.patience.front().map(|&(at, _)| at);
-        let machines = [self.membership.next_timeout(), self.anti_entropy.next_timeout(), self.transfer.next_timeout()];
+        let machines = [
+            self.membership.next_timeout(),
+            self.anti_entropy.next_timeout(),
+            self.handoff.next_timeout(),
+            self.transfer.next_timeout(),
+            self.reaper.next_timeout(),
+        ];
         [deadline, patience, self.store_again].into_iter().chain(machines).flatten().min()
     }
 

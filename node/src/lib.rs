@@ -24,6 +24,7 @@ mod runtime;
 pub mod start;
 pub mod summary;
 mod tokens;
+pub mod tombstones;
 pub mod transfer;
 pub mod version;
 

@@ -32,6 +32,8 @@ pub struct Write {
 pub struct Histories {
     writes: Vec<Write>,
     by_dot: AHashMap<Dot, usize>,
+    /// Deleted everywhere, so that nobody has to know of them any more.
+    forgotten: Events,
 }
 
 impl Events {
@@ -169,16 +171,34 @@ impl Histories {
         known.without(&replaced)
     }
 
+    /// The writes that nobody has to know of any more.
+    #[must_use]
+    pub fn forgotten(&self) -> &Events {
+        &self.forgotten
+    }
+
+    /// Nobody has to know of these any more.
+    pub fn forget(&mut self, events: &Events) {
+        self.forgotten.extend(events);
+    }
+
+    /// Of what is forgotten a value that who knows `known` would show again.
+    #[must_use]
+    pub fn risen(&self, known: &Events) -> Option<usize> {
+        self.maximal(known).common(&self.forgotten).iter().find(|&event| self.writes[event].value.is_some())
+    }
+
     /// What is wrong with `live` as the siblings of who knows `known`, if anything: a write that is missing though nothing
     /// that is known had seen it (P1, P2), or one that is there though something had (P3).
     #[must_use]
     pub fn fault(&self, live: &Events, known: &Events) -> Option<String> {
         let maximal = self.maximal(known);
         let describe = |event: usize| format!("{:?}", self.writes[event].dot);
-        if let Some(event) = live.without(&maximal).iter().next() {
+        if let Some(event) = live.without(&maximal).without(&self.forgotten).iter().next() {
             return Some(format!("{} is a sibling, though it was replaced or is not known", describe(event)));
         }
-        let missing = maximal.without(live).iter().find(|&event| !self.has_twin(event, known));
+        let missing = maximal.without(live).without(&self.forgotten);
+        let missing = missing.iter().find(|&event| !self.has_twin(event, known));
         missing.map(|event| format!("{} is lost: it is known, and nothing that is known had seen it", describe(event)))
     }
 

@@ -9,6 +9,7 @@
 //! | P1 P2 P3 no lost write, no lost and no false sibling | [`Ledger::made`], [`Ledger::taken`], [`Ledger::read`] |
 //! | P4 sound contexts | [`Ledger::read`], [`Ledger::written`] |
 //! | P5 P6 read your writes, monotonic contexts | [`Ledger::read`] |
+//! | P8 deletes stay deleted | [`Ledger::taken`], [`Ledger::forget`], [`Ledger::read`] |
 //! | P11 dots are unique | [`Ledger::sighted`] |
 //!
 //! P12 (durable copies) and P14 (bounds) need the stores: `world/observer`. Not here: convergence, which needs
@@ -68,6 +69,8 @@ pub struct Ledger {
     dots: AHashMap<Dot, (Key, Option<Bytes>)>,
     /// Answers before this moment promise nothing to strict reads: a copy was destroyed since.
     destroyed: Option<Duration>,
+    /// A disk may bring back what was deleted and forgotten since.
+    raises_dead: bool,
 }
 
 #[derive(Default)]
@@ -106,7 +109,15 @@ impl Ledger {
     /// Nothing has happened.
     #[must_use]
     pub fn new(replicas: u8, sealer: Sealer) -> Self {
-        Self { replicas, sealer, operations: Vec::new(), keys: BTreeMap::new(), dots: AHashMap::new(), destroyed: None }
+        Self {
+            replicas,
+            sealer,
+            operations: Vec::new(),
+            keys: BTreeMap::new(),
+            dots: AHashMap::new(),
+            destroyed: None,
+            raises_dead: false,
+        }
     }
 
     /// All keys that were written or asked for.
@@ -124,6 +135,25 @@ impl Ledger {
     #[must_use]
     pub fn destroyed(&self) -> Option<Duration> {
         self.destroyed
+    }
+
+    /// A disk was put back to an earlier state, or may be: what was deleted since may come back from it.
+    pub fn may_raise_dead(&mut self) {
+        self.raises_dead = true;
+    }
+
+    /// A tombstone was dropped, for everybody: all that it knows need not be known any more, and is never shown again.
+    pub fn forget(&mut self, key: &Key, version: u64) {
+        if let Some(known) = self.knows(key, version) {
+            self.key(key.clone()).histories.forget(&known);
+        }
+    }
+
+    /// What of a version has to be known still.
+    #[must_use]
+    pub fn remembers(&self, key: &Key, version: u64) -> Option<Events> {
+        let forgotten = self.keys.get(key).map(|ledger| ledger.histories.forgotten().clone()).unwrap_or_default();
+        Some(self.knows(key, version)?.without(&forgotten))
     }
 
     /// A client begins an operation. Returns its number.
@@ -264,7 +294,13 @@ impl Ledger {
         let (Some(before), Some(after)) = (self.knows(key, held), self.knows(key, now)) else {
             return Err(violation("P3 no false sibling", key, format!("{held:x} or {now:x} was made by nobody")));
         };
-        if before.is_within(&after) {
+        let Some(ledger) = self.keys.get(key) else { return Ok(()) };
+        if let Some(event) = ledger.histories.risen(&after).filter(|_| !self.raises_dead) {
+            let detail =
+                format!("{:?} was deleted and forgotten, and is there again", ledger.histories.write(event).dot);
+            return Err(violation("P8 deletes stay deleted", key, detail));
+        }
+        if before.without(ledger.histories.forgotten()).is_within(&after) {
             return Ok(());
         }
         Err(violation("P1 no write lost", key, format!("a replica that knew {before:?} now knows {after:?}")))
@@ -281,11 +317,12 @@ impl Ledger {
         if !self.watches(key) {
             return Ok(covered);
         }
+        let raises_dead = self.raises_dead;
         let histories = &self.key(key.clone()).histories;
         self_contained(key, histories, &covered)?;
         // Siblings: what nothing known has seen; tombstones are not shown.
-        let live: Events =
-            histories.maximal(&covered).iter().filter(|&event| histories.write(event).value.is_some()).collect();
+        let maximal = histories.maximal(&covered).without(histories.forgotten());
+        let live: Events = maximal.iter().filter(|&event| histories.write(event).value.is_some()).collect();
         let shown: Vec<usize> = live.iter().filter(|&event| shows(histories, event, values)).collect();
         for event in live.iter() {
             if !shown.contains(&event) && !histories.has_twin(event, &covered) {
@@ -293,8 +330,11 @@ impl Ledger {
                 return Err(violation("P2 no lost sibling", key, detail));
             }
         }
-        let dead =
-            values.iter().find(|value| !live.iter().any(|event| histories.write(event).value.as_ref() == Some(value)));
+        let raised = if raises_dead { histories.forgotten().clone() } else { Events::default() };
+        let may_show = live.union(&raised);
+        let is_shown =
+            |value: &Bytes| may_show.iter().any(|event| histories.write(event).value.as_ref() == Some(value));
+        let dead = values.iter().find(|value| !is_shown(value));
         if let Some(value) = dead {
             let detail = format!("{} was returned, though it was replaced", String::from_utf8_lossy(value));
             return Err(violation("P3 no false sibling", key, detail));
@@ -318,7 +358,7 @@ impl Ledger {
             if put.status != Status::Ok || put.sloppy || !before || read + write <= self.replicas {
                 continue;
             }
-            if put.writes.common(covered).is_empty() {
+            if is_missing(&ledger.histories, put, covered) {
                 let own = ledger.shown.get(&get.client).is_some_and(|shown| !put.writes.common(shown).is_empty());
                 let property = if own { "P6 monotonic contexts" } else { "P5 read your writes" };
                 let detail = format!("a strict get with R={read} knows only {covered:?}, not {:?}", put.action);
@@ -351,7 +391,7 @@ impl Ledger {
             allowed.extend(&histories.write(event).past);
         }
         let unseen = covered.without(&allowed);
-        let live = histories.maximal(&covered).common(&unseen);
+        let live = histories.maximal(&covered).common(&unseen).without(histories.forgotten());
         if let Some(event) = live.iter().find(|&event| !histories.has_twin(event, &covered)) {
             let detail = format!(
                 "the context of {:?} covers {:?}, which its writer has not seen",
@@ -373,7 +413,7 @@ impl Ledger {
             .puts
             .iter()
             .map(|&number| &self.operations[number])
-            .find(|put| put.status == Status::Ok && must(put) && put.writes.common(covered).is_empty());
+            .find(|put| put.status == Status::Ok && must(put) && is_missing(&ledger.histories, put, covered));
         lost.map_or(Ok(()), |put| {
             let detail = format!("{:?} was acknowledged, and no replica knows it: {covered:?}", put.action);
             Err(violation("P1 no acknowledged write lost", key, detail))
@@ -421,19 +461,25 @@ fn object_fault(histories: &Histories, object: &Object, known: &Events) -> Optio
         return Some(fault);
     }
     let covered = histories.covered(&object.clock);
-    (covered != *known).then(|| format!("the clock {:?} claims {covered:?}, but {known:?} is known", object.clock))
+    let (claimed, right) = (covered.without(histories.forgotten()), known.without(histories.forgotten()));
+    (claimed != right).then(|| format!("the clock {:?} claims {covered:?}, but {known:?} is known", object.clock))
 }
 
 /// P4: what is covered is covered with its past.
 fn self_contained(key: &Key, histories: &Histories, covered: &Events) -> Checked {
-    for event in covered.iter() {
+    for event in covered.without(histories.forgotten()).iter() {
         let write = histories.write(event);
-        if !write.past.is_within(covered) {
+        if !write.past.without(histories.forgotten()).is_within(covered) {
             let detail = format!("a context covers {:?} but not all that it had seen", write.dot);
             return Err(violation("P4 sound context", key, detail));
         }
     }
     Ok(())
+}
+
+/// Whether nothing of a put is covered, though it has to be.
+fn is_missing(histories: &Histories, put: &Operation, covered: &Events) -> bool {
+    put.writes.common(&covered.union(histories.forgotten())).is_empty()
 }
 
 fn shows(histories: &Histories, event: usize, values: &[Bytes]) -> bool {

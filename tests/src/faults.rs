@@ -160,11 +160,16 @@ pub struct Plan {
     pub classes: Vec<Class>,
     /// The average time between two faults.
     pub gap: Duration,
+    /// A node that goes down is back within this time.
+    pub absence_max: Duration,
     /// The ring is changed so often at most.
     pub ring_changes_max: u32,
     /// The seed is about a ring that changes.
     pub about_ring: bool,
 }
+
+/// In most seeds a node that goes down is back within this time.
+const ABSENCE_MAX: Duration = Duration::from_millis(200);
 
 /// What strikes in a seed that is about the ring: it changes often, under those who do not always hear each other.
 const RING_CLASSES: [Class; 9] = [
@@ -183,7 +188,13 @@ impl Plan {
     /// No faults at all.
     #[must_use]
     pub fn none() -> Self {
-        Self { classes: Vec::new(), gap: Duration::from_secs(3600), ring_changes_max: 0, about_ring: false }
+        Self {
+            classes: Vec::new(),
+            gap: Duration::from_secs(3600),
+            absence_max: ABSENCE_MAX,
+            ring_changes_max: 0,
+            about_ring: false,
+        }
     }
 
     /// Draws some classes, and how dense they come.
@@ -192,7 +203,8 @@ impl Plan {
         if random.one_in(6) {
             let classes = RING_CLASSES.to_vec();
             let gap = Duration::from_millis(random.range(20..80));
-            return Self { classes, gap, ring_changes_max: random.range(4..16) as u32, about_ring: true };
+            let ring_changes_max = random.range(4..16) as u32;
+            return Self { classes, gap, absence_max: ABSENCE_MAX, ring_changes_max, about_ring: true };
         }
         let one_in = random.range(2..5);
         let mut classes: Vec<Class> = Class::ALL.into_iter().filter(|_| random.one_in(one_in)).collect();
@@ -200,6 +212,7 @@ impl Plan {
             classes.push(Class::ALL[random.index(Class::ALL.len())]);
         }
         let gap = Duration::from_millis(random.range(10..80));
-        Self { classes, gap, ring_changes_max: random.range(1..4) as u32, about_ring: false }
+        let ring_changes_max = random.range(1..4) as u32;
+        Self { classes, gap, absence_max: ABSENCE_MAX, ring_changes_max, about_ring: false }
     }
 }

@@ -146,8 +146,8 @@ impl Network {
                 self.clogged.remove(&(from, to));
             }
         }
-        // Exponential, and never longer than 30 times the average.
-        let factor = (-(1.0 - self.random.unit()).ln()).min(30.0);
+        // Exponential, and never longer than 12 times the average: see `UNDER_WAY_MAX` of the settings.
+        let factor = (-(1.0 - self.random.unit()).ln()).min(12.0);
         let arrival = sent + Duration::from_micros(20) + self.weather.delay.mul_f64(factor);
         let latest = self.latest.entry(path).or_default();
         if arrival < *latest {

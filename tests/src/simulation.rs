@@ -20,7 +20,7 @@ use quorate_engine::disk::simulated::Random;
 
 use crate::{
     checkers::{Checked, Violation},
-    faults::{Hits, Plan},
+    faults::{Class, Hits, Plan},
     history::Status,
     world::{Shape, World},
 };
@@ -33,6 +33,18 @@ const SETTLING_MAX: Duration = Duration::from_secs(60);
 
 /// Its replicas are equal within this time.
 const CONVERGENCE_MAX: Duration = Duration::from_secs(180);
+
+/// Of so many seeds one is about tombstones that are dropped.
+const PATIENT_ONE_IN: u64 = 4;
+
+/// Where somebody is away for long faults are so many times as far apart.
+const SPARSENESS: u32 = 10;
+
+/// So long a node may be away there.
+const ABSENCE_MAX: Duration = Duration::from_secs(4);
+
+/// And so many times as long clients rest and live.
+const LEISURE: u32 = 4;
 
 /// So many of the last events of a key are told.
 const EVENTS_TOLD: usize = 60;
@@ -71,6 +83,8 @@ pub struct Outcome {
     pub successes: u64,
     /// How often each class of faults struck.
     pub hits: Hits,
+    /// How often a core dropped a tombstone.
+    pub dropped: u64,
     /// The world's time at the end.
     pub simulated: Duration,
 }
@@ -86,6 +100,8 @@ pub struct Summary {
     pub successes: u64,
     /// How often each class of faults struck.
     pub hits: Hits,
+    /// How often a core dropped a tombstone.
+    pub dropped: u64,
     /// The worlds' time.
     pub simulated: Duration,
     /// The machine's time.
@@ -157,18 +173,37 @@ pub fn run_many(
 fn run_once(seed: u64, options: &Options, explain: Option<&Violation>) -> Outcome {
     let mut random = Random::new(seed);
     let mut shape = Shape::draw(&mut random);
-    let plan = if options.faults { Plan::draw(&mut random) } else { Plan::none() };
+    let mut plan = if options.faults { Plan::draw(&mut random) } else { Plan::none() };
     let mut length = options.workload_max.mul_f64(0.2 + 0.8 * random.unit());
     if plan.about_ring {
         // So that one change is through before the next, and the cores that are left are few enough to be alone at times.
         length *= 2;
         shape.replicas = [2, 3][random.index(2)];
     }
+    // About tombstones that are dropped: many deletes, faults that leave room for it, and time after them.
+    let patient = seed.is_multiple_of(PATIENT_ONE_IN);
+    if patient {
+        shape.deletes_one_in = 2;
+        match seed / PATIENT_ONE_IN % 4 {
+            _ if !options.faults || plan.about_ring => {}
+            // Somebody is away while all others agree, and no clients' haste hides it.
+            0 => {
+                plan.classes = vec![Class::Kill];
+                plan.gap *= SPARSENESS;
+                plan.absence_max = ABSENCE_MAX;
+                shape.cold_keys += 40;
+                (shape.leisure, length) = (LEISURE, length.max(options.workload_max / 2) * LEISURE);
+            }
+            // Nobody is, and what is under way is late.
+            2 => plan.classes = vec![Class::Clog, Class::Delay, Class::Duplication, Class::Reordering],
+            _ => {}
+        }
+    }
     let mut world = World::new(random.next_u64(), &shape, plan);
     if let Some(violation) = explain {
         world.keep_log(violation.key.clone());
     }
-    let violation = live(&mut world, length).err();
+    let violation = live(&mut world, length, patient).err();
     let mut hits = world.hits;
     hits.add(&world.network.hits);
     let log = world.log();
@@ -180,12 +215,14 @@ fn run_once(seed: u64, options: &Options, explain: Option<&Violation>) -> Outcom
         operations: world.ledger.operations.len() as u64,
         successes: world.ledger.operations.iter().filter(|done| done.status == Status::Ok).count() as u64,
         hits,
+        dropped: world.dropped,
         simulated: world.now(),
     }
 }
 
-/// A world's whole life: it starts, works under faults, heals until its replicas are equal, restarts, and is audited.
-fn live(world: &mut World, length: Duration) -> Checked {
+/// A world's whole life: it starts, works under faults, heals until its replicas are equal, drops its tombstones when it is
+/// patient, restarts, and is audited.
+fn live(world: &mut World, length: Duration, patient: bool) -> Checked {
     world.wait_until_whole(HEALING_MAX)?;
     world.begin_workload();
     world.begin_faults();
@@ -194,6 +231,9 @@ fn live(world: &mut World, length: Duration) -> Checked {
     world.wait_until_settled(SETTLING_MAX)?;
     world.wait_until_whole(HEALING_MAX)?;
     world.wait_until_converged(CONVERGENCE_MAX)?;
+    if patient {
+        world.run_until(world.now() + 2 * world.settings.tombstone_wait())?;
+    }
     world.restart_all();
     world.run_until(world.now() + Duration::from_millis(200))?;
     world.wait_until_whole(HEALING_MAX)?;
@@ -231,6 +271,7 @@ impl Summary {
         self.operations += outcome.operations;
         self.successes += outcome.successes;
         self.hits.add(&outcome.hits);
+        self.dropped += outcome.dropped;
         self.simulated += outcome.simulated;
         if outcome.violation.is_some() {
             self.failures.push(outcome);

@@ -35,6 +35,7 @@ pub struct Workload {
     cold_keys: u64,
     value_bytes_max: u64,
     gets_permille: u32,
+    deletes_one_in: u64,
     replicas: u8,
     open: bool,
 }
@@ -58,11 +59,12 @@ struct Waiting {
 impl Workload {
     pub(crate) fn new(shape: &Shape, replicas: u8, random: &mut Random) -> Self {
         Self {
-            think: Duration::from_micros(random.range(500..20_000)),
+            think: Duration::from_micros(random.range(500..20_000)) * shape.leisure,
             hot_keys: shape.hot_keys,
             cold_keys: shape.cold_keys,
             value_bytes_max: shape.value_bytes_max,
             gets_permille: shape.gets_permille,
+            deletes_one_in: shape.deletes_one_in,
             replicas,
             open: true,
         }
@@ -91,7 +93,7 @@ impl Workload {
         let action = if random.permille(self.gets_permille) {
             Action::Get { quorum }
         } else {
-            let value = (!random.one_in(6)).then(|| self.value(random, ledger.operations.len()));
+            let value = (!random.one_in(self.deletes_one_in)).then(|| self.value(random, ledger.operations.len()));
             let durability = match random.range(0..8) {
                 0 => Durability::One,
                 1 => Durability::Buffered,

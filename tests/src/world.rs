@@ -43,6 +43,9 @@ use observer::Cause;
 use operator::Operator;
 use shell::{Completion, Process, Shell};
 
+/// A core that so often has something more to do at the same moment never rests.
+const RESTLESS_MAX: u32 = 10_000;
+
 /// Longer lines of the log are cut.
 const LINE_MAX: usize = 400;
 
@@ -74,6 +77,8 @@ pub struct World {
     operator: Operator,
     upgrading: bool,
     trace_hash: u64,
+    /// How often a core dropped a tombstone.
+    pub dropped: u64,
     /// For which operation each forwarded request is.
     forwarded: AHashMap<(Endpoint, u64), usize>,
     /// What happened to one key, in words, when it is asked for.
@@ -176,6 +181,7 @@ impl World {
             plan,
             upgrading: false,
             trace_hash: seed,
+            dropped: 0,
             forwarded: AHashMap::new(),
             log: None,
             healed: None,
@@ -286,6 +292,10 @@ impl World {
                     |world: &Self| world.shells[at].core().and_then(Core::next_timeout).is_some_and(|t| t <= instant);
                 if self.nodes[node].paused_until.is_none() && due(self) {
                     self.drive(at, &Cause::None, |core, now, out| core.handle_timeout(now, out))?;
+                    self.shells[at].restless = if due(self) { self.shells[at].restless + 1 } else { 0 };
+                    if self.shells[at].restless > RESTLESS_MAX {
+                        return Err(self.fail("liveness", format!("core {at} is never done at {instant:?}")));
+                    }
                 }
             }
         }
@@ -443,7 +453,10 @@ impl World {
                     self.handle(at, &cause, |core, now, out| core.handle_loaded(now, load, &loaded, out))?;
                 }
                 Completion::Fetched { job, log, object } => {
-                    self.handle(at, &Cause::None, |core, now, out| core.handle_fetched(now, job, log, object, out))?;
+                    let look = object.as_ref().map(|object| Cause::Look { key: object.key.clone() });
+                    self.handle(at, &look.unwrap_or(Cause::None), |core, now, out| {
+                        core.handle_fetched(now, job, log, object, out)
+                    })?;
                 }
                 Completion::Watermark(log, watermark) => {
                     self.settle_upto(at, log, watermark);

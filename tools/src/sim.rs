@@ -117,7 +117,11 @@ fn idle_classes(summary: &Summary) -> Vec<String> {
     if summary.seeds < SEEDS_TELLING {
         return Vec::new();
     }
-    summary.hits.missing().into_iter().map(|class| format!("{class:?}")).collect()
+    let mut idle: Vec<String> = summary.hits.missing().into_iter().map(|class| format!("{class:?}")).collect();
+    if summary.dropped == 0 {
+        idle.push("the drop of a tombstone".to_owned());
+    }
+    idle
 }
 
 fn print(summary: &Summary) {
@@ -136,6 +140,7 @@ fn print(summary: &Summary) {
     for class in Class::ALL {
         println!("  {:<16} {:>10}", format!("{class:?}"), summary.hits.of(class));
     }
+    println!("{} times a core dropped a tombstone", summary.dropped);
     println!("{} seeds broke a property", summary.failures.len());
 }
 
@@ -149,6 +154,7 @@ fn as_json(summary: &Summary) -> serde_json::Value {
         "operations": summary.operations,
         "successes": summary.successes,
         "faults": hits,
+        "tombstones_dropped": summary.dropped,
         "failures": failures,
     })
 }

@@ -97,6 +97,12 @@ impl Description {
     }
 }
 
+/// A core's figure: since when the oldest tombstone waits that is not proven to be everywhere.
+const OLDEST: &str = "tombstones_oldest_seconds_now";
+
+/// Whoever is there has said so twice by then.
+const UNPROVEN_SECONDS: u64 = 600;
+
 /// The sum of a figure over the cores that tell it.
 fn sum(node: &Answered<Description>, figure: impl Fn(&Description) -> Option<u64>) -> Option<u64> {
     let figures: Vec<u64> = node.answers().filter_map(figure).collect();
@@ -159,6 +165,15 @@ fn problems(nodes: &[Answered<Description>], data: &Comparison) -> Vec<String> {
         problems.push(format!(
             "{} for owners that could not be reached: they go there by themselves; `quorate hints` shows how far they are",
             count(held, "hint is kept", "hints are kept")
+        ));
+    }
+    let oldest = nodes.iter().flat_map(Answered::answers).filter_map(|core| core.number(OLDEST)).max().unwrap_or(0);
+    if oldest >= UNPROVEN_SECONDS {
+        let tombstones: u64 = nodes.iter().map(|node| total(node, "store_tombstones")).sum();
+        problems.push(format!(
+            "{} and cannot be dropped, the oldest for {}: all nodes have to be there, with no hint left",
+            count(tombstones, "tombstone is kept", "tombstones are kept"),
+            duration(oldest)
         ));
     }
     if !data.differing.is_empty() {
@@ -259,6 +274,9 @@ fn node_as_json(node: &Answered<Description>, seen: Seen) -> Value {
         "reachable": node.cores.iter().all(Result::is_ok),
         "seen": {"alive": seen.alive, "suspect": seen.suspect, "dead": seen.dead, "avoided": seen.avoided},
         "hints_held": total(node, "hints_held"),
+        "tombstones_held": total(node, "store_tombstones"),
+        "tombstones_dropped": total(node, "tombstones_dropped"),
+        "tombstones_oldest_seconds": node.answers().filter_map(|core| core.number(OLDEST)).max(),
         "records_lost": total(node, "store_lost") + total(node, "hints_lost"),
         "records_damaged": total(node, "store_damaged") + total(node, "hints_damaged"),
         "peers_avoided": total(node, "peers_avoided"),

@@ -40,6 +40,7 @@ impl<D: Disk> Core<D> {
     pub fn handle_fetched(&mut self, now: Now, job: u64, log: LogId, object: Option<Whole>, out: &mut Vec<Effect>) {
         self.look_for_damage(out);
         match log {
+            LogId::Objects if self.forget_fetched(job, object.as_ref()) => {}
             LogId::Objects => self.exchange(now, out, |exchanges, tree, actions| {
                 exchanges.handle_loaded(now.instant, job, object, tree, actions);
             }),

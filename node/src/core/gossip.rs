@@ -126,6 +126,7 @@ impl<D: Disk> Core<D> {
         self.transfer.handle_state(now.instant, self.membership.state(), &self.ring, &surplus);
         let ring = self.ring_of_living();
         self.hand_off(now, out, |handoff, tree, actions| handoff.handle_ring(now.instant, ring, tree, actions));
+        self.reaper.handle_ring(now.instant, self.ring.clone(), self.ring_stamp);
         let ring = self.ring_of_exchanges();
         self.exchange(now, out, |exchanges, _, actions| exchanges.handle_ring(now.instant, ring, surplus, actions));
     }

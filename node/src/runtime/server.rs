@@ -39,6 +39,7 @@ use crate::{
     },
     ring::{self, Ring, RingError},
     start::StartError,
+    tombstones,
 };
 
 /// Messages between two cores of the node that may wait.
@@ -198,6 +199,7 @@ impl Config {
             gossip: GossipConfig::default(),
             exchanges: anti_entropy::Settings::typical(me),
             hints: hinted_handoff::Settings::typical(),
+            tombstones: tombstones::Settings::typical(me),
         }
     }
 

@@ -208,7 +208,7 @@ impl Shell {
         self.look(|core| core.store().clone())
     }
 
-    fn now(&self) -> Now {
+    pub(super) fn now(&self) -> Now {
         let instant = instant_since(self.epoch);
         let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         Now { instant, wall_ms: u64::try_from(wall.as_millis()).unwrap_or(u64::MAX) }

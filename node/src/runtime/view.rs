@@ -180,7 +180,8 @@ impl NodeView for View {
     }
 
     fn figures(&self) -> Vec<(&'static str, u64)> {
-        let mut figures = self.shell.look(figures::of);
+        let now = self.shell.now();
+        let mut figures = self.shell.look(|core| figures::of(core, now));
         figures.push(("messages_unsent", self.shell.unsent()));
         figures
     }

@@ -316,7 +316,7 @@ impl World {
     }
 
     pub(super) fn start_later(&mut self, node: usize) {
-        let when = self.now + Duration::from_micros(self.random.range(500..200_000));
+        let when = self.now + Duration::from_micros(self.random.range(500..self.plan.absence_max.as_micros() as u64));
         self.at(when, Event::Start { node });
     }
 
@@ -360,6 +360,7 @@ impl World {
     /// What is wrong on the disk may show at any later time, and take later writes along.
     pub(super) fn spoil_for_good(&mut self, at: usize) {
         self.shells[at].spoiled = true;
+        self.ledger.may_raise_dead();
         self.ledger.copy_destroyed(Duration::MAX);
     }
 
@@ -379,6 +380,7 @@ impl World {
             None => self.shells[at].snapshot = Some(self.shells[at].disk.snapshot()),
             Some(snapshot) => {
                 self.shells[at].disk.restore(&snapshot);
+                self.ledger.may_raise_dead();
                 self.spoil(at);
             }
         }

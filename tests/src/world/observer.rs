@@ -251,9 +251,34 @@ impl World {
         Ok(())
     }
 
+    /// P8: a tombstone is dropped only when every owner has it on disk, or had, and nobody has anything older.
+    fn observe_dropped_tombstone(&mut self, at: usize, key: &Key, version: u64) -> Checked {
+        self.note(Some(key), || format!("core {at} drops the tombstone {version:x}"));
+        self.dropped += 1;
+        let known = self.ledger.remembers(key, version).unwrap_or_default();
+        let mut fault = self.owner_that_lacks(at, key, version).filter(|_| !self.shells[at].spoiled);
+        self.shells[at].holdings.remove(&(LogId::Objects, key.clone()));
+        let owners =
+            self.shells[at].core().map(|core| core.ring().primaries(core.ring().partition(key.name())).to_vec());
+        for (other, shell) in self.shells.iter().enumerate().filter(|(_, shell)| !shell.spoiled) {
+            let owns = owners.iter().flatten().any(|owner| *owner == shell.me);
+            let belongs = self.nodes[self.node_of(other)].fate == Fate::Belongs;
+            for log in LOGS.into_iter().filter(|log| belongs && (*log == LogId::Hints || !owns)) {
+                let Some(holding) = shell.holdings.get(&(log, key.clone())) else { continue };
+                let older = self.ledger.remembers(key, holding.newest()).unwrap_or_default();
+                if !older.is_empty() && older.is_within(&known) {
+                    fault = Some(format!("core {other} holds {:x} among its {log:?}", holding.newest()));
+                }
+            }
+        }
+        self.ledger.forget(key, version);
+        let detail = format!("core {at} dropped the tombstone {version:x}");
+        fault.map_or(Ok(()), |fault| Err(violation("P8 deletes stay deleted", key, format!("{detail}: {fault}"))))
+    }
+
     /// An owner by the ring that core `at` goes by that does not have on disk what a version of a key brought.
     fn owner_that_lacks(&mut self, at: usize, key: &Key, version: u64) -> Option<String> {
-        let brought = self.ledger.knows(key, version).unwrap_or_default();
+        let brought = self.ledger.remembers(key, version).unwrap_or_default();
         let ring = self.shells[at].core()?.ring().clone();
         for &primary in ring.primaries(ring.partition(key.name())) {
             let owner = self.shell_of(primary);
@@ -297,9 +322,9 @@ impl World {
         if after == before {
             return Ok(());
         }
-        if log == LogId::Hints && after == 0 {
+        if after == 0 {
             // See `observe_forgotten_hints`.
-            return Ok(());
+            return if log == LogId::Hints { Ok(()) } else { self.observe_dropped_tombstone(at, key, before) };
         }
         let partition = self.settings.ring.partition(key.name());
         let (body, found) = match log {
@@ -365,7 +390,7 @@ impl World {
             .collect();
         for (log, key, durable, now) in found {
             self.note(Some(&key), || format!("core {at} comes back with {now:x}, {durable:x} was durable"));
-            let (before, after) = (self.ledger.knows(&key, durable), self.ledger.knows(&key, now));
+            let (before, after) = (self.ledger.remembers(&key, durable), self.ledger.knows(&key, now));
             let Some(after) = after else {
                 return Err(violation("P13 corruption", &key, format!("core {at} came back with an unknown {now:x}")));
             };

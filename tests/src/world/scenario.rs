@@ -62,6 +62,8 @@ impl World {
             // So that there is room for large ones.
             value_bytes_max: 60_000,
             gets_permille: 0,
+            deletes_one_in: 6,
+            leisure: 1,
         };
         let mut world = Self::new(seed, &shape, Plan::none());
         world.settings.loosen_limits();

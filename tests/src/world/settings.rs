@@ -20,10 +20,16 @@ use quorate_node::{
     },
     ring::Ring,
     start::Layout,
+    tombstones,
 };
 
 /// The cluster's name.
 const CLUSTER: &str = "simulated";
+
+/// So long a message is under way at most: for 500 ms in a clogged path, then with a delay of 12 times 20 ms, and as long
+/// as 400 ms more when it is a double, and to a core that is 80 ms slow. What sends an older version is a request, or a
+/// repair before its deadline; so after this and that deadline none is under way.
+const UNDER_WAY_MAX: Duration = Duration::from_millis(1_220);
 
 /// How large a world is, and what its clients do.
 #[derive(Clone, Debug)]
@@ -44,6 +50,10 @@ pub struct Shape {
     pub value_bytes_max: u64,
     /// Of 1000 operations so many are gets.
     pub gets_permille: u32,
+    /// Of so many puts one deletes.
+    pub deletes_one_in: u64,
+    /// Clients rest so many times as long.
+    pub leisure: u32,
 }
 
 /// What is configured.
@@ -66,6 +76,7 @@ pub struct Settings {
     gossip: GossipConfig,
     exchanges: anti_entropy::Settings,
     hints: hinted_handoff::Settings,
+    tombstones: tombstones::Settings,
 }
 
 impl Shape {
@@ -82,6 +93,8 @@ impl Shape {
             cold_keys: random.range(0..40),
             value_bytes_max: [24, 200, 3_000, 40_000][random.index(4)],
             gets_permille: random.range(100..700) as u32,
+            deletes_one_in: 6,
+            leisure: 1,
         }
     }
 }
@@ -113,10 +126,11 @@ impl Settings {
         store.background_pause = Duration::from_micros(random.range(10..1_000));
         store.full_retry = Duration::from_millis(50);
         store.scrub_bytes_per_second = [0, 1 << 20, 1 << 24][random.index(3)];
+        let timeout = Duration::from_millis(random.range(50..400));
         Self {
             ring: Rc::new(ring),
             sealer: Sealer::new("the secret of a simulated cluster"),
-            timeout: Duration::from_millis(random.range(50..400)),
+            timeout,
             patience: Duration::from_millis(random.range(2..150)),
             cluster: 1,
             cores: shape.cores,
@@ -149,6 +163,16 @@ impl Settings {
                 retry: Duration::from_millis(random.range(50..400)),
                 acknowledged_max: random.range(1..100) as usize,
             },
+            tombstones: tombstones::Settings {
+                wait: UNDER_WAY_MAX + timeout,
+                timeout: Duration::from_millis(random.range(50..400)),
+                // Where much is deleted, so soon that what was just replaced is still under way.
+                interval: Duration::from_millis(random.range(300..2_000))
+                    / if shape.deletes_one_in < 6 { 10 } else { 1 },
+                gap: Duration::from_micros(random.range(100..3_000)),
+                batches_max: random.range(1..64) as usize,
+                ..tombstones::Settings::typical(Endpoint::new(NodeId(0), CoreId(0)))
+            },
         }
     }
 
@@ -165,6 +189,12 @@ impl Settings {
     /// No request meets a limit of how many there may be.
     pub(super) fn loosen_limits(&mut self) {
         (self.operations_max, self.siblings_max) = (1024, 64);
+    }
+
+    /// Between the two times that all must agree on a tombstone.
+    #[must_use]
+    pub fn tombstone_wait(&self) -> Duration {
+        self.tombstones.wait
     }
 
     /// The most requests under way that a core takes.
@@ -212,6 +242,7 @@ impl Settings {
             gossip: self.gossip,
             exchanges: anti_entropy::Settings { me, ..self.exchanges.clone() },
             hints: self.hints.clone(),
+            tombstones: tombstones::Settings { me, ..self.tombstones.clone() },
         }
     }
 

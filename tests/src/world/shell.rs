@@ -91,6 +91,8 @@ pub(super) struct Shell {
     pub(super) spoiled: bool,
     /// Once its disk could not read.
     pub(super) read_failed: bool,
+    /// How often it had to do something at the moment when it just did.
+    pub(super) restless: u32,
     pub(super) snapshot: Option<Snapshot>,
     /// How much later than others it hears of everything.
     pub(super) lag: Duration,
@@ -116,6 +118,7 @@ impl Shell {
             holdings: BTreeMap::new(),
             spoiled: false,
             read_failed: false,
+            restless: 0,
             snapshot: None,
             lag: Duration::ZERO,
             stamp: RingStamp::default(),

@@ -9,16 +9,17 @@
 use quorate_engine::{Statistics as StoreStatistics, disk::Disk};
 use quorate_net::{id::Endpoint, message::gossip::Liveness};
 
-use crate::core::Core;
+use crate::{clock::Now, core::Core};
 
 pub(super) type Figures = Vec<(&'static str, u64)>;
 
 /// All figures of a core, apart from those of its connections.
-pub(super) fn of<D: Disk>(core: &Core<D>) -> Figures {
+pub(super) fn of<D: Disk>(core: &Core<D>, now: Now) -> Figures {
     let mut figures = requests(core);
     figures.extend(members(core));
     figures.extend(hints(core));
     figures.extend(exchanges(core));
+    figures.extend(tombstones(core, now));
     figures.extend(store(&core.store().statistics()));
     figures
 }
@@ -121,6 +122,20 @@ fn exchanges<D: Disk>(core: &Core<D>) -> Figures {
         ("exchange_sent_bytes", counted.bytes_sent),
         ("exchange_received_bytes", counted.bytes_received),
         ("exchange_malformed", counted.malformed),
+    ]
+}
+
+/// Those that are held are `store_tombstones`.
+fn tombstones<D: Disk>(core: &Core<D>, now: Now) -> Figures {
+    let counted = core.reaper().statistics();
+    let oldest = core.reaper().oldest().map_or(0, |since| now.instant.since(since).as_secs());
+    vec![
+        ("tombstones_dropped", core.statistics().tombstones_dropped),
+        ("tombstones_proven", counted.proven),
+        ("tombstones_asked", counted.asked),
+        ("tombstones_not_ready", counted.not_ready),
+        ("tombstone_batches_given_up", counted.given_up),
+        ("tombstones_oldest_seconds_now", oldest),
     ]
 }
 
