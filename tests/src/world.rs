@@ -455,7 +455,7 @@ impl World {
                 Completion::Fetched { job, log, object } => {
                     let look = object.as_ref().map(|object| Cause::Look { key: object.key.clone() });
                     self.handle(at, &look.unwrap_or(Cause::None), |core, now, out| {
-                        core.handle_fetched(now, job, log, object, out)
+                        core.handle_fetched(now, job, log, object, out);
                     })?;
                 }
                 Completion::Watermark(log, watermark) => {
