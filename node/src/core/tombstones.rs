@@ -36,7 +36,7 @@ impl<D: Disk> Core<D> {
     /// Another core asks about tombstones, or answers.
     pub(super) fn reaped(&mut self, now: Now, from: Endpoint, reap: &ArchivedReap, out: &mut Vec<Effect>) {
         match rkyv::deserialize::<Reap, rkyv::rancor::Error>(reap) {
-            Ok(reap) => self.reap(now, out, |reaper, logs, actions| {
+            Ok(reap) => self.reap(out, |reaper, logs, actions| {
                 reaper.handle_reap(now.instant, from, reap, logs, actions);
             }),
             Err(_) => self.statistics.malformed += 1,
@@ -46,7 +46,7 @@ impl<D: Disk> Core<D> {
     /// Deadlines may have passed.
     pub(super) fn reap_on(&mut self, now: Now, out: &mut Vec<Effect>) {
         if self.reaper.next_timeout().is_some_and(|at| at <= now.instant) {
-            self.reap(now, out, |reaper, logs, actions| reaper.handle_timeout(now.instant, logs, actions));
+            self.reap(out, |reaper, logs, actions| reaper.handle_timeout(now.instant, logs, actions));
         }
     }
 
@@ -58,7 +58,6 @@ impl<D: Disk> Core<D> {
 
     fn reap(
         &mut self,
-        _now: Now,
         out: &mut Vec<Effect>,
         event: impl FnOnce(&mut Reaper, &Logs<'_, D>, &mut Vec<Action>),
     ) {
