@@ -56,11 +56,7 @@ impl<D: Disk> Core<D> {
         &self.reaper
     }
 
-    fn reap(
-        &mut self,
-        out: &mut Vec<Effect>,
-        event: impl FnOnce(&mut Reaper, &Logs<'_, D>, &mut Vec<Action>),
-    ) {
+    fn reap(&mut self, out: &mut Vec<Effect>, event: impl FnOnce(&mut Reaper, &Logs<'_, D>, &mut Vec<Action>)) {
         let mut actions = Vec::new();
         event(&mut self.reaper, &Logs { objects: &self.objects, hints: &self.hints }, &mut actions);
         for action in actions {
