@@ -240,7 +240,7 @@ impl Ledger {
     }
 
     fn put_made(&mut self, key: &Key, object: &Object, base: u64, asked: Option<usize>) -> Checked<Events> {
-        let fresh: Vec<_> = object.siblings.iter().filter(|s| !self.dots.contains_key(&s.dot)).cloned().collect();
+        let fresh = self.unseen(object);
         let [write] = fresh.as_slice() else {
             // A dot that was used before, or writes that nobody saw made.
             let property = if fresh.is_empty() { "P11 dots are unique" } else { "P3 no false sibling" };
@@ -276,6 +276,12 @@ impl Ledger {
             }
         }
         Err(violation("P1 no write lost", key, fault))
+    }
+
+    /// The writes in it that nobody has seen made.
+    #[must_use]
+    pub fn unseen(&self, object: &Object) -> Vec<Sibling> {
+        object.siblings.iter().filter(|sibling| !self.dots.contains_key(&sibling.dot)).cloned().collect()
     }
 
     /// The puts that ask for just this write.

@@ -138,6 +138,10 @@ impl World {
                     let object = decode(&replicate.key, &replicate.body)?;
                     if self.ledger.knows(&replicate.key, object.version().0).is_none() {
                         self.note(Some(&replicate.key), || format!("core {at} makes {object:?}"));
+                        // See below.
+                        if matches!(cause, Cause::Keys(_)) && self.ledger.unseen(&object).len() > 1 {
+                            self.ledger.unwatch(&replicate.key);
+                        }
                         self.ledger.made(&replicate.key, &object, Origin::Put { base: replicate.base, asked })?;
                     }
                     self.ledger.sighted(&replicate.key, &object)?;
