@@ -1,7 +1,7 @@
 //! Dynamo itself, as pure state machines, and the thin shell that runs them.
 //!
 //! The rule: outside `runtime/` nothing here reads a clock, draws from the machine's randomness, does IO or names
-//! glommio. What a core shall do next depends only on what it was told.
+//! what runs it. What a core shall do next depends only on what it was told.
 //!
 //! Not here: files (`engine`), bytes on the wire (`net`).
 

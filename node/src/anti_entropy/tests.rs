@@ -210,17 +210,22 @@ fn a_leaf_of_many_pages() {
     assert_eq!(total(&world, |statistics| statistics.malformed), 0);
 }
 
+/// A node comes back with an empty disk, and knows it.
+fn lose_disk(world: &mut World, node: usize) {
+    world.stop(node);
+    world.run(1000 * MS);
+    world.nodes[node].store.clear();
+    world.start(node);
+    world.heal_all(node);
+}
+
 #[test]
 fn a_lost_disk_is_filled_at_the_rate_that_is_set() {
     let bytes_per_second = 256 << 10;
     let mut world = World::new(2, 2, 64, |settings| settings.bytes_per_second = bytes_per_second);
     fill(&mut world, 0..2000, 500);
     world.run(INTERVAL);
-    world.stop(1);
-    world.run(1000 * MS);
-    world.nodes[1].store.clear();
-    world.start(1);
-    world.heal_all(1);
+    lose_disk(&mut world, 1);
     let took = world.run_until_equal(INTERVAL).expect("it is filled before its turn would come");
     // A size class is up to twice the size. Half of the partitions are each node's to begin with.
     let (least, most) = (2000 * 500 / (2 * bytes_per_second), 2 * 2000 * 600 / bytes_per_second + 3);
@@ -233,11 +238,7 @@ fn a_lost_disk_is_filled_and_each_key_is_sent_once() {
     fill(&mut world, 0..6000, 500);
     world.run(INTERVAL);
     world.traffic.clear();
-    world.stop(1);
-    world.run(1000 * MS);
-    world.nodes[1].store.clear();
-    world.start(1);
-    world.heal_all(1);
+    lose_disk(&mut world, 1);
     let took = world.run_until_equal(INTERVAL).expect("it is filled before its turn would come");
     assert_eq!(world.nodes[1].store.len(), 6000);
     // Two replicas could send each key; the lease lets one of them.
