@@ -192,6 +192,8 @@ pub struct AntiEntropy {
     next_number: u64,
     /// Which of them holds a partition: it found a difference there.
     holders: BTreeMap<u16, u64>,
+    /// Who is visited about a partition as soon as it is free: those who are visited again and again would not let others in.
+    blocked: BTreeMap<u16, BTreeSet<Endpoint>>,
     responder: Responder,
     shared: Shared,
 }
@@ -248,6 +250,7 @@ impl AntiEntropy {
             exchanges: BTreeMap::new(),
             next_number: first_number,
             holders: BTreeMap::new(),
+            blocked: BTreeMap::new(),
             responder: Responder::default(),
             shared,
         }
@@ -338,7 +341,11 @@ impl AntiEntropy {
                 let held = self.holders.contains_key(&message.partition);
                 let (settings, shared) = (&self.settings, &mut self.shared);
                 let mut desk = Desk { now, settings, tree, shared, out };
+                let (partition, closes) = (message.partition, message.step == Step::Close);
                 self.responder.answer(&mut desk, from, message, held);
+                if closes {
+                    self.unblock(partition);
+                }
             }
             Step::RootIs { .. } => self.root_is(now, from, message, tree, out),
             _ => {
@@ -455,6 +462,7 @@ impl AntiEntropy {
             return self.end(now, number, End::Equal, out);
         }
         if self.holders.contains_key(&partition) || self.responder.leases(now, partition) {
+            self.blocked.entry(partition).or_default().insert(from);
             return self.end(now, number, End::Busy, out);
         }
         self.holders.insert(partition, number);
@@ -507,6 +515,7 @@ impl AntiEntropy {
         if self.holders.get(&exchange.partition) == Some(&number) {
             self.holders.remove(&exchange.partition);
             out.push(exchange.close());
+            self.unblock(exchange.partition);
         }
         let statistics = &mut self.shared.statistics;
         match end {
@@ -521,6 +530,13 @@ impl AntiEntropy {
             out.push(Action::Compared { peer, partition, begun });
         }
         self.schedule.finish(now, &self.settings, exchange.peer, exchange.partition, done);
+    }
+
+    /// The partition is in no exchange any more, as far as this core is concerned.
+    fn unblock(&mut self, partition: u16) {
+        for peer in self.blocked.remove(&partition).into_iter().flatten() {
+            self.schedule.hurry(peer, partition);
+        }
     }
 }
 

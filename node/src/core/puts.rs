@@ -74,6 +74,8 @@ impl<D: Disk> Core<D> {
             Ok(checked) => checked,
             Err(failure) => return self.fail(job.reply_to, failure, out),
         };
+        // The scrub may have found since the last event that this key's record is lost.
+        self.look_for_damage(out);
         let Some(actor) = self.actor else {
             return self.deferred.push_back(job);
         };

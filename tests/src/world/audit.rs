@@ -54,7 +54,7 @@ impl World {
     pub fn wait_until_converged(&mut self, limit: Duration) -> Checked {
         let until = self.now + limit;
         while let Some(partition) =
-            self.first_divergent().or_else(|| self.first_hinted()).or_else(|| self.first_surplus())
+            self.first_divergent().or_else(|| self.first_hinted()).or_else(|| Some(self.first_surplus()?.1))
         {
             if self.now >= until {
                 // What a store cannot read any more stands in its index all the same: nobody repairs that yet.
@@ -65,8 +65,8 @@ impl World {
                 let hints: u64 = self.living_cores().map(|core| core.hint_store().keys()).sum();
                 let surplus = self.first_surplus();
                 let detail = format!(
-                    "partition {partition} has the roots {roots:?}, {hints} hints are held, and of partition {surplus:?} is \
-                     held what nobody keeps there, after {limit:?} without faults"
+                    "partition {partition} has the roots {roots:?}, {hints} hints are held, and {surplus:?} is \
+                     held there and not kept, after {limit:?} without faults"
                 );
                 return Err(self.fail("P7 convergence", detail));
             }
@@ -111,12 +111,13 @@ impl World {
     }
 
     /// A partition of which somebody holds what it does not keep.
-    fn first_surplus(&self) -> Option<u16> {
+    fn first_surplus(&self) -> Option<(Endpoint, u16)> {
         self.living_cores().find_map(|core| {
             let (ring, me) = (core.ring(), core.settings().me);
             let keeps = |partition: u16| ring.keepers(partition).any(|keeper| keeper == me);
             let holds = |partition: u16| core.store().index(|index| index.partition_len(partition)) > 0;
-            (0..ring.partitions()).find(|&partition| holds(partition) && !keeps(partition))
+            let surplus = (0..ring.partitions()).find(|&partition| holds(partition) && !keeps(partition));
+            surplus.map(|partition| (me, partition))
         })
     }
 

@@ -139,8 +139,10 @@ impl World {
                     if self.ledger.knows(&replicate.key, object.version().0).is_none() {
                         self.note(Some(&replicate.key), || format!("core {at} makes {object:?}"));
                         // See below.
-                        if matches!(cause, Cause::Keys(_)) && self.ledger.unseen(&object).len() > 1 {
-                            self.ledger.unwatch(&replicate.key);
+                        let (key, base) = (&replicate.key, replicate.base);
+                        let misses = self.ledger.unseen(&object).len() > 1 || self.ledger.knows(key, base).is_none();
+                        if matches!(cause, Cause::Keys(_)) && misses {
+                            self.ledger.unwatch(key);
                         }
                         self.ledger.made(&replicate.key, &object, Origin::Put { base: replicate.base, asked })?;
                     }
