@@ -81,7 +81,7 @@ pub enum Violation {
     ClusterMap,
     /// A step of an exchange with too long a list, or a level, branch or key that there cannot be.
     Exchange,
-    /// A step of dropping tombstones with too long a list, or a key that there cannot be.
+    /// A step of forgetting with too long a list, or a key that there cannot be.
     Reap,
     /// Gossip that is over a bound or contradicts itself.
     Gossip(GossipFault),
@@ -99,7 +99,7 @@ impl fmt::Display for Violation {
             Self::Text(bytes) => write!(f, "a text of {bytes} bytes, at most {TEXT_BYTES_MAX} are allowed"),
             Self::ClusterMap => write!(f, "a cluster map that contradicts itself"),
             Self::Exchange => write!(f, "a step of an exchange that there cannot be"),
-            Self::Reap => write!(f, "a step of dropping tombstones that there cannot be"),
+            Self::Reap => write!(f, "a step of forgetting that there cannot be"),
             Self::Gossip(fault) => write!(f, "{fault}"),
         }
     }

@@ -49,7 +49,7 @@ pub enum Message {
     /// Who is alive, and who belongs to the cluster. Behind a pointer where it is archived: every message takes as many
     /// bytes as the largest variant.
     Gossip(#[rkyv(with = rkyv::with::AsBox)] gossip::Gossip),
-    /// A step of dropping tombstones.
+    /// A step of forgetting.
     Reap(Reap),
 }
 

@@ -11,6 +11,7 @@
 //! Not here: who performs the [`Effect`]s (`runtime`, the simulator).
 
 mod exchanges;
+mod forgetting;
 mod forwards;
 mod gets;
 mod gossip;
@@ -18,7 +19,6 @@ mod hints;
 mod log;
 mod puts;
 mod replicas;
-mod tombstones;
 mod transfers;
 
 use std::{
@@ -42,7 +42,7 @@ use quorate_net::{
         ArchivedMessage, Consistency, Failure, Operation, Outcome, ProbedVersion, Request,
         exchange::Whole,
         gossip::{Gossip, NodeEntry, NodeIdentity, RingStamp, Status},
-        reap::Tombstone,
+        reap::KeyVersion,
     },
 };
 
@@ -61,10 +61,10 @@ use crate::{
     membership::{Contact, GossipConfig, Membership, Start, state::ClusterState},
     object::{Object, VersionHash},
     quorum::Voter,
+    reaper::{self, Reaper},
     ring::Ring,
     summary::ActorTable,
     tokens::Tokens,
-    tombstones::{self as tombstones_of, Reaper},
     transfer::Transfer,
     version::Actor,
 };
@@ -106,8 +106,8 @@ pub struct Settings {
     pub exchanges: anti_entropy::Settings,
     /// How much hinted handoff does, and how fast.
     pub hints: hinted_handoff::Settings,
-    /// How tombstones are dropped.
-    pub tombstones: tombstones_of::Settings,
+    /// How the past is forgotten.
+    pub reaper: reaper::Settings,
 }
 
 /// What a core knows of its cluster when it starts.
@@ -152,6 +152,11 @@ pub struct Statistics {
     pub repairs: u64,
     /// Tombstones forgotten because they were proven to be everywhere.
     pub tombstones_dropped: u64,
+    /// Long clocks shortened because their versions were proven to be everywhere.
+    pub clocks_shortened: u64,
+    /// Entries that were taken out of clocks without a proof, because a clock had reached its limit: a replica that was away
+    /// since before them may bring back what they had replaced.
+    pub clock_entries_dropped: u64,
     /// New actors taken after the first.
     pub actor_renewals: u64,
     /// Messages that made no sense.
@@ -205,8 +210,8 @@ pub struct Core<D: Disk> {
     held_gossip: Vec<(Endpoint, Gossip)>,
     transfer: Transfer,
     reaper: Reaper,
-    /// Tombstones whose keys are being read.
-    forgetting: AHashMap<u64, (u16, Tombstone)>,
+    /// Versions that are being read, to forget their past.
+    forgetting: AHashMap<u64, (u16, KeyVersion)>,
     statistics: Statistics,
 }
 
@@ -270,7 +275,7 @@ impl<D: Disk> Core<D> {
         // Far from the numbers of this core's own operations.
         let first_hint = incarnation.wrapping_add(1 << 63);
         let handoff = HintedHandoff::new(settings.hints.clone(), ring.clone(), first_hint, &StoreTree::of(&hints));
-        let reaper = Reaper::new(settings.tombstones.clone(), (ring.clone(), ring_stamp), now, incarnation);
+        let reaper = Reaper::new(settings.reaper.clone(), (ring.clone(), ring_stamp), now, incarnation);
         let mut core = Self {
             settings,
             ring,

@@ -18,13 +18,13 @@ pub mod membership;
 pub mod object;
 mod pace;
 pub mod quorum;
+pub mod reaper;
 pub mod replica;
 pub mod ring;
 mod runtime;
 pub mod start;
 pub mod summary;
 mod tokens;
-pub mod tombstones;
 pub mod transfer;
 pub mod version;
 

@@ -4,6 +4,11 @@
 //! associative and idempotent, so the order and the number of deliveries do not matter; a value leaves an object only
 //! when a write that had seen it takes its place.
 //!
+//! The past of a version is what its clock has seen by actors of which no write lives in it. It is there to tell older
+//! versions from newer ones, so it may go where nobody has an older one any more (`reaper`). Should a clock grow beyond
+//! [`CLOCK_DOTS_MAX`] before that is proven, then the oldest of its past goes, as in Dynamo: a replica that was away since
+//! before may then bring back what that had replaced, as a sibling.
+//!
 //! One encoding: rkyv, little-endian, unaligned. The coordinator encodes an object once; the same bytes travel to the
 //! replicas, lie in the log and in the answer to a read. Pure. Not here: quorums, contexts' seals (`context`).
 
@@ -19,6 +24,12 @@ pub const SIBLINGS_MAX: usize = 4096;
 
 /// The most clock entries in a body that is accepted from anywhere.
 pub const CLOCK_ENTRIES_MAX: usize = 4096;
+
+/// No clock that is made here has more entries and dots, unless writes of as many actors live.
+pub const CLOCK_DOTS_MAX: usize = 256;
+
+/// A past of more dots than this is long. Three owners that take turns have one of two.
+const PAST_DOTS_MAX: usize = 4;
 
 /// All that a replica knows of one key.
 #[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Debug, Default)]
@@ -64,6 +75,12 @@ impl VersionHash {
     pub const ABSENT: Self = Self(0);
     /// Hashes fit into this many bits.
     pub const BITS: u32 = 62;
+
+    /// Whether the version has a long past: the lowest bit of the hash tells, so that the index knows.
+    #[must_use]
+    pub fn has_long_past(self) -> bool {
+        self.0 & 1 == 1
+    }
 }
 
 impl Object {
@@ -78,9 +95,7 @@ impl Object {
             self.siblings.iter().filter(|sibling| !context.covers(sibling.dot)).cloned().collect();
         let at = siblings.partition_point(|sibling| sibling.dot < write.dot);
         siblings.insert(at, write);
-        let mut object = Self { clock, siblings };
-        object.collapse_tokens();
-        object
+        Self { clock, siblings }.settled()
     }
 
     /// Joins two replicas' knowledge: a write lives when each side has it live or has not seen it.
@@ -98,9 +113,46 @@ impl Object {
         }
         let mut clock = self.clock.clone();
         clock.join(&other.clock);
-        let mut object = Self { clock, siblings };
-        object.collapse_tokens();
+        Self { clock, siblings }.settled()
+    }
+
+    /// Whether the clock's past has more than a few dots.
+    #[must_use]
+    pub fn has_long_past(&self) -> bool {
+        self.version().has_long_past()
+    }
+
+    /// How many entries and dots of these clocks, of which it was made, this object's clock had no room for.
+    #[must_use]
+    pub fn dropped_of(&self, clocks: [&Clock; 2]) -> u64 {
+        if self.clock.len() < CLOCK_DOTS_MAX {
+            return 0;
+        }
+        let mut all = clocks[0].clone();
+        all.join(clocks[1]);
+        all.dots().filter(|&dot| !self.clock.covers(dot)).count() as u64
+    }
+
+    /// The same values without any past.
+    #[must_use]
+    pub fn without_past(&self) -> Self {
+        let mut object = self.clone();
+        object.clock.retain(|dot| !is_past(dot, self.siblings.iter().map(|sibling| sibling.dot)));
         object
+    }
+
+    /// What was just made, within its bounds.
+    fn settled(mut self) -> Self {
+        self.collapse_tokens();
+        let surplus = self.clock.len().saturating_sub(CLOCK_DOTS_MAX);
+        if surplus > 0 {
+            let live: Vec<Dot> = self.siblings.iter().map(|sibling| sibling.dot).collect();
+            let mut past: Vec<Dot> = self.clock.dots().filter(|&dot| is_past(dot, live.iter().copied())).collect();
+            past.sort_unstable_by_key(|dot| (dot.actor.incarnation, *dot));
+            past.truncate(surplus);
+            self.clock.retain(|dot| !past.contains(&dot));
+        }
+        self
     }
 
     /// Of several live writes of one token only the one with the highest dot stays: they are one logical write.
@@ -272,11 +324,18 @@ pub fn single_version(dot: Dot) -> VersionHash {
     hash([dot].into_iter(), [].into_iter(), [dot].into_iter())
 }
 
+/// Whether the dot, of a clock, is past: no write of its actor lives.
+fn is_past(dot: Dot, mut live: impl Iterator<Item = Dot>) -> bool {
+    live.all(|live| live.actor != dot.actor)
+}
+
 fn hash(
-    vector: impl Iterator<Item = Dot>,
-    beyond: impl Iterator<Item = Dot>,
-    live: impl Iterator<Item = Dot>,
+    vector: impl Iterator<Item = Dot> + Clone,
+    beyond: impl Iterator<Item = Dot> + Clone,
+    live: impl Iterator<Item = Dot> + Clone,
 ) -> VersionHash {
+    let past = vector.clone().chain(beyond.clone()).filter(|&dot| is_past(dot, live.clone()));
+    let long = past.take(PAST_DOTS_MAX + 1).count() > PAST_DOTS_MAX;
     let mut bytes = Vec::with_capacity(128);
     let mut add = |dot: Dot| {
         bytes.extend_from_slice(&dot.actor.node.to_le_bytes());
@@ -291,8 +350,90 @@ fn hash(
     beyond.for_each(&mut add);
     add(part);
     live.for_each(&mut add);
-    VersionHash((xxh3_64(&bytes) >> (64 - VersionHash::BITS)).max(1))
+    VersionHash((xxh3_64(&bytes) >> (65 - VersionHash::BITS)).max(1) << 1 | u64::from(long))
 }
 
 /// Bodies are read in place wherever they lie in a buffer.
 const _: () = assert!(align_of::<ArchivedObject>() == 1);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::replica::{Decision, decide};
+
+    fn write(incarnation: u64, counter: u64) -> Sibling {
+        let dot = Dot { actor: Actor { node: 1, core: 0, incarnation }, counter };
+        Sibling { dot, timestamp_ms: 0, token: None, value: Some(Bytes::from(counter.to_string())) }
+    }
+
+    /// A key that each of these actors wrote once, having seen all before.
+    fn written_by(incarnations: impl IntoIterator<Item = u64>) -> Object {
+        incarnations
+            .into_iter()
+            .fold(Object::default(), |object, incarnation| object.after_write(&object.clock, write(incarnation, 1)))
+    }
+
+    #[test]
+    fn a_past_is_long_when_more_than_a_few_actors_have_no_live_write() {
+        for writers in 1..12 {
+            let object = written_by(0..writers);
+            let (body, long) = (object.encode(), writers > PAST_DOTS_MAX as u64 + 1);
+            assert_eq!(object.has_long_past(), long, "{writers}");
+            assert_eq!(view(&body).unwrap().version(), object.version());
+            let shortened = object.without_past();
+            assert_eq!(shortened, Object::default().after_write(&Clock::new(), write(writers - 1, 1)));
+            assert_eq!(shortened.without_past(), shortened);
+        }
+    }
+
+    #[test]
+    fn who_lives_is_no_past() {
+        let old = written_by(0..10);
+        let left = old.after_write(&Clock::new(), write(20, 1));
+        let both = left.after_write(&Clock::new(), write(21, 1)).without_past();
+        assert_eq!(both.siblings.len(), 3);
+        let seen: Vec<u64> = both.clock.dots().map(|dot| dot.actor.incarnation).collect();
+        assert_eq!(seen, [9, 20, 21]);
+        assert!(view(&both.encode()).is_ok() && !both.has_long_past());
+    }
+
+    /// A replica that has forgotten the past takes it back from one that has not, and loses nothing.
+    #[test]
+    fn with_and_without_a_past_it_is_the_same_to_a_replica() {
+        let whole = written_by(0..9);
+        let shortened = whole.without_past();
+        let local = |object: &Object| crate::coordinator::Local {
+            version: object.version(),
+            has_value: true,
+            outline: Some(view(&object.encode()).unwrap().outline()),
+            object: Some(object.clone()),
+            lost: false,
+        };
+        let decision =
+            |held: &Object, sent: &Object| decide(&local(held), view(&sent.encode()).unwrap(), VersionHash::ABSENT);
+        assert_eq!(decision(&shortened, &whole), Decision::Take);
+        assert_eq!(decision(&whole, &shortened), Decision::Keep);
+        let newer = shortened.after_write(&shortened.clock, write(30, 1));
+        assert_eq!(whole.reconcile(&newer).siblings, newer.siblings);
+        assert_eq!(newer.reconcile(&whole).siblings, newer.siblings);
+    }
+
+    #[test]
+    fn a_clock_at_its_limit_drops_the_oldest_of_its_past() {
+        let many = CLOCK_DOTS_MAX as u64 + 44;
+        let object = written_by((0..many).rev());
+        let seen: Vec<u64> = object.clock.dots().map(|dot| dot.actor.incarnation).collect();
+        // The live write is by the oldest of all.
+        assert_eq!(seen, [0].into_iter().chain(45..many).collect::<Vec<_>>());
+        assert!(view(&object.encode()).is_ok());
+        let (odd, even) = (written_by((1..many).step_by(2)), written_by((0..many + 300).step_by(2)));
+        let both = odd.reconcile(&even);
+        assert_eq!((both.clock.len(), both.siblings.len()), (CLOCK_DOTS_MAX, 2));
+        assert_eq!(both, even.reconcile(&odd));
+        assert_eq!(
+            both.dropped_of([&odd.clock, &even.clock]),
+            (odd.clock.len() + even.clock.len() - CLOCK_DOTS_MAX) as u64
+        );
+        assert_eq!(odd.dropped_of([&odd.clock, &Clock::new()]), 0);
+    }
+}

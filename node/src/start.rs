@@ -20,11 +20,12 @@ use quorate_net::{
 };
 
 use crate::{
-    clock::Instant,
+    clock::Now,
     context::Sealer,
     core::{Belonging, Core, HINT_PREFIX, Settings, key_hash},
     membership::state::{ClusterState, StateError},
     summary::ActorTable,
+    version::incarnation,
 };
 
 /// The blob that says what the directory was laid out for.
@@ -82,8 +83,8 @@ pub enum StartError {
     Moving,
 }
 
-/// Opens the stores in `disk` and makes the core's machine. `incarnation` must be drawn at random for this start; `now` is
-/// asked when the machine is made.
+/// Opens the stores in `disk` and makes the core's machine. `random` must be drawn at random for this start; `now` is asked
+/// when the machine is made.
 ///
 /// # Errors
 /// See [`StartError`].
@@ -96,25 +97,19 @@ pub async fn start<D: Disk>(
     settings: Settings,
     belonging: Belonging,
     sealer: Sealer,
-    incarnation: u64,
-    now: impl FnOnce() -> Instant,
+    random: u64,
+    now: impl Fn() -> Now,
 ) -> Result<Started<D>, StartError> {
     let opened = open(disk.clone(), objects).await?;
     check_layout(&opened.store, layout).await?;
     let hinted = open(Prefixed::new(disk, HINT_PREFIX), hints).await?;
-    let incarnation = if planted(Bug::IncarnationCounted) {
-        let stored = opened.store.load_blob(ACTOR).await.ok().flatten().unwrap_or_default();
-        stored.try_into().map_or(1, |stored| u64::from_le_bytes(stored) + 1)
-    } else {
-        incarnation
-    };
-    store_incarnation(&opened.store, incarnation).await.map_err(StartError::Io)?;
+    let incarnation = renew(&opened.store, now(), random).await.map_err(StartError::Io)?;
     let belonging = match opened.store.load_blob(STATE).await.map_err(StartError::Io)? {
         Some(stored) => Belonging { state: ClusterState::decode(&stored).map_err(StartError::State)?, ..belonging },
         None => belonging,
     };
     let (objects, hints) = ((opened.store, opened.actors), (hinted.store, hinted.actors));
-    let core = Core::new(settings, belonging, objects, hints, sealer, incarnation, now());
+    let core = Core::new(settings, belonging, objects, hints, sealer, incarnation, now().instant);
     let tasks = opened.tasks.into_iter().chain(hinted.tasks).collect();
     Ok(Started { core, tasks, report: opened.report, hint_report: hinted.report })
 }
@@ -132,12 +127,19 @@ async fn open<D: Disk>(disk: D, config: StoreConfig) -> Result<OpenedLog<D>, Sta
     Ok(OpenedLog { store, actors, tasks, report })
 }
 
-/// Stores a new incarnation durably: before its first dot.
+/// A new incarnation of a core, that is on disk: before its first dot.
 ///
 /// # Errors
-/// When the disk refused; the incarnation must then not be used.
-pub async fn store_incarnation<D: Disk>(store: &Store<D>, incarnation: u64) -> io::Result<()> {
-    store.store_blob(ACTOR, &incarnation.to_le_bytes()).await
+/// When the disk refused.
+pub async fn renew<D: Disk>(store: &Store<D>, now: Now, random: u64) -> io::Result<u64> {
+    let incarnation = if planted(Bug::IncarnationCounted) {
+        let stored = store.load_blob(ACTOR).await.ok().flatten().unwrap_or_default();
+        stored.try_into().map_or(1, |stored| u64::from_le_bytes(stored) + 1)
+    } else {
+        incarnation(now.wall_ms, random)
+    };
+    store.store_blob(ACTOR, &incarnation.to_le_bytes()).await?;
+    Ok(incarnation)
 }
 
 /// Stores who belongs to the cluster durably. States are stored one after the other.

@@ -102,6 +102,12 @@ impl ActorTable {
         self.dot(summary).map_or(VersionHash(payload(summary)), single_version)
     }
 
+    /// Whether the version has a long past, see [`object::Object::has_long_past`].
+    #[must_use]
+    pub fn has_long_past(&self, summary: Summary) -> bool {
+        self.version(summary).has_long_past()
+    }
+
     /// Whether the version has a live value.
     #[must_use]
     pub fn has_value(&self, summary: Summary) -> bool {

@@ -12,8 +12,7 @@ use std::{cmp::Ordering, fmt};
 use quorate_net::id::Endpoint;
 use rkyv::{Archive, Deserialize, Serialize};
 
-/// One incarnation of one core: who mints dots. Incarnations are drawn at random, so a wiped or restored disk cannot
-/// bring an old one back.
+/// One incarnation of one core: who mints dots. See [`incarnation`].
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 #[rkyv(derive(Clone, Copy))]
 pub struct Actor {
@@ -47,6 +46,15 @@ pub struct VersionVector(Vec<Dot>);
 pub struct Clock {
     vector: VersionVector,
     beyond: Vec<Dot>,
+}
+
+/// A new incarnation. It is random enough that no other life of the core has it, even if its disk was wiped or put back;
+/// the upper 28 bits tell when it began, in steps of 16 s, so that of two actors the older one is known.
+#[must_use]
+pub fn incarnation(wall_ms: u64, random: u64) -> u64 {
+    const RANDOM_BITS: u32 = 36;
+    let (begun, random) = (wall_ms / 16_000 << RANDOM_BITS, random & ((1 << RANDOM_BITS) - 1));
+    (begun | random).max(1)
 }
 
 impl Actor {
@@ -178,6 +186,29 @@ impl Clock {
         self.vector.join(&other.vector);
         self.beyond.extend_from_slice(&other.beyond);
         self.settle();
+    }
+
+    /// How many entries of the vector and dots beyond it there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.vector.0.len() + self.beyond.len()
+    }
+
+    /// True when nothing was seen.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The entries of the vector, then the dots beyond it.
+    pub fn dots(&self) -> impl Iterator<Item = Dot> + '_ {
+        self.vector.0.iter().chain(&self.beyond).copied()
+    }
+
+    /// Forgets the entries and the dots that `keep` does not hold.
+    pub fn retain(&mut self, keep: impl Fn(Dot) -> bool) {
+        self.vector.0.retain(|&entry| keep(entry));
+        self.beyond.retain(|&dot| keep(dot));
     }
 
     fn settle(&mut self) {

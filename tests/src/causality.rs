@@ -182,10 +182,12 @@ impl Histories {
         self.forgotten.extend(events);
     }
 
-    /// Of what is forgotten a value that who knows `known` would show again.
+    /// Of what is forgotten a value that who knows `known` would show again. Of several writes of one token one may stand for
+    /// all.
     #[must_use]
     pub fn risen(&self, known: &Events) -> Option<usize> {
-        self.maximal(known).common(&self.forgotten).iter().find(|&event| self.writes[event].value.is_some())
+        let risen = self.maximal(known).common(&self.forgotten);
+        risen.iter().find(|&event| self.writes[event].value.is_some() && !self.has_twin(event, known))
     }
 
     /// What is wrong with `live` as the siblings of who knows `known`, if anything: a write that is missing though nothing

@@ -9,7 +9,7 @@
 //! | P1 P2 P3 no lost write, no lost and no false sibling | [`Ledger::made`], [`Ledger::taken`], [`Ledger::read`] |
 //! | P4 sound contexts | [`Ledger::read`], [`Ledger::written`] |
 //! | P5 P6 read your writes, monotonic contexts | [`Ledger::read`] |
-//! | P8 deletes stay deleted | [`Ledger::taken`], [`Ledger::forget`], [`Ledger::read`] |
+//! | P8 deletes stay deleted, and what was replaced | [`Ledger::taken`], [`Ledger::forget`], [`Ledger::read`] |
 //! | P11 dots are unique | [`Ledger::sighted`] |
 //!
 //! P12 (durable copies) and P14 (bounds) need the stores: `world/observer`. Not here: convergence, which needs
@@ -103,6 +103,11 @@ pub enum Origin {
         /// What it was sent.
         sent: u64,
     },
+    /// A replica forgot a version's past.
+    Shortened {
+        /// Which version's.
+        of: u64,
+    },
 }
 
 impl Ledger {
@@ -142,10 +147,14 @@ impl Ledger {
         self.raises_dead = true;
     }
 
-    /// A tombstone was dropped, for everybody: all that it knows need not be known any more, and is never shown again.
-    pub fn forget(&mut self, key: &Key, version: u64) {
+    /// A tombstone was dropped, for everybody: all that it knows need not be known any more, and is never shown again. Or its
+    /// past alone: all that does not live in what is left of it.
+    pub fn forget(&mut self, key: &Key, version: u64, left: Option<&Object>) {
         if let Some(known) = self.knows(key, version) {
-            self.key(key.clone()).histories.forget(&known);
+            let histories = &mut self.key(key.clone()).histories;
+            let live = left.iter().flat_map(|left| &left.siblings).filter_map(|sibling| histories.event(sibling.dot));
+            let live = live.collect();
+            histories.forget(&known.without(&live));
         }
     }
 
@@ -231,6 +240,7 @@ impl Ledger {
                 };
                 held.union(&sent)
             }
+            Origin::Shortened { of } => self.knows(key, of).unwrap_or_default(),
         };
         if self.watches(key) {
             self.check_object(key, object, &known)?;

@@ -85,6 +85,8 @@ pub struct Outcome {
     pub hits: Hits,
     /// How often a core dropped a tombstone.
     pub dropped: u64,
+    /// How often a core shortened a clock.
+    pub shortened: u64,
     /// The world's time at the end.
     pub simulated: Duration,
 }
@@ -102,6 +104,8 @@ pub struct Summary {
     pub hits: Hits,
     /// How often a core dropped a tombstone.
     pub dropped: u64,
+    /// How often a core shortened a clock.
+    pub shortened: u64,
     /// The worlds' time.
     pub simulated: Duration,
     /// The machine's time.
@@ -216,11 +220,12 @@ fn run_once(seed: u64, options: &Options, explain: Option<&Violation>) -> Outcom
         successes: world.ledger.operations.iter().filter(|done| done.status == Status::Ok).count() as u64,
         hits,
         dropped: world.dropped,
+        shortened: world.shortened,
         simulated: world.now(),
     }
 }
 
-/// A world's whole life: it starts, works under faults, heals until its replicas are equal, drops its tombstones when it is
+/// A world's whole life: it starts, works under faults, heals until its replicas are equal, forgets what it can when it is
 /// patient, restarts, and is audited.
 fn live(world: &mut World, length: Duration, patient: bool) -> Checked {
     world.wait_until_whole(HEALING_MAX)?;
@@ -232,7 +237,7 @@ fn live(world: &mut World, length: Duration, patient: bool) -> Checked {
     world.wait_until_whole(HEALING_MAX)?;
     world.wait_until_converged(CONVERGENCE_MAX)?;
     if patient {
-        world.run_until(world.now() + 2 * world.settings.tombstone_wait())?;
+        world.run_until(world.now() + 2 * world.settings.forgetting_wait())?;
     }
     world.restart_all();
     world.run_until(world.now() + Duration::from_millis(200))?;
@@ -272,6 +277,7 @@ impl Summary {
         self.successes += outcome.successes;
         self.hits.add(&outcome.hits);
         self.dropped += outcome.dropped;
+        self.shortened += outcome.shortened;
         self.simulated += outcome.simulated;
         if outcome.violation.is_some() {
             self.failures.push(outcome);

@@ -79,6 +79,8 @@ pub struct World {
     trace_hash: u64,
     /// How often a core dropped a tombstone.
     pub dropped: u64,
+    /// How often a core shortened a clock.
+    pub shortened: u64,
     /// For which operation each forwarded request is.
     forwarded: AHashMap<(Endpoint, u64), usize>,
     /// What happened to one key, in words, when it is asked for.
@@ -182,6 +184,7 @@ impl World {
             upgrading: false,
             trace_hash: seed,
             dropped: 0,
+            shortened: 0,
             forwarded: AHashMap::new(),
             log: None,
             healed: None,
@@ -574,7 +577,10 @@ impl World {
                 let detail = format!("core {at} is refused: {refusal}");
                 return Err(self.fail("P10 membership", detail));
             }
-            Effect::RenewActor => self.shells[at].renew_actor(),
+            Effect::RenewActor => {
+                let clock = self.nodes[self.node_of(at)].clock;
+                self.shells[at].renew_actor(clock);
+            }
         }
         Ok(())
     }

@@ -121,6 +121,9 @@ fn idle_classes(summary: &Summary) -> Vec<String> {
     if summary.dropped == 0 {
         idle.push("the drop of a tombstone".to_owned());
     }
+    if summary.shortened == 0 {
+        idle.push("the shortening of a clock".to_owned());
+    }
     idle
 }
 
@@ -140,7 +143,7 @@ fn print(summary: &Summary) {
     for class in Class::ALL {
         println!("  {:<16} {:>10}", format!("{class:?}"), summary.hits.of(class));
     }
-    println!("{} times a core dropped a tombstone", summary.dropped);
+    println!("{} times a core dropped a tombstone, {} times the past in a clock", summary.dropped, summary.shortened);
     println!("{} seeds broke a property", summary.failures.len());
 }
 
@@ -155,6 +158,7 @@ fn as_json(summary: &Summary) -> serde_json::Value {
         "successes": summary.successes,
         "faults": hits,
         "tombstones_dropped": summary.dropped,
+        "clocks_shortened": summary.shortened,
         "failures": failures,
     })
 }

@@ -176,6 +176,14 @@ fn problems(nodes: &[Answered<Description>], data: &Comparison) -> Vec<String> {
             duration(oldest)
         ));
     }
+    let dropped: u64 = nodes.iter().map(|node| total(node, "clock_entries_dropped")).sum();
+    if dropped > 0 {
+        problems.push(format!(
+            "{} of clocks that had reached their limit: a node that has been away since before may bring back, as siblings, \
+             values that were replaced meanwhile; clocks are shortened by themselves while all nodes are there",
+            count(dropped, "entry was dropped", "entries were dropped")
+        ));
+    }
     if !data.differing.is_empty() {
         problems.push(format!(
             "{} between primaries ({}): the nodes compare each once a minute; `quorate repair --wait` does it now",
@@ -276,6 +284,8 @@ fn node_as_json(node: &Answered<Description>, seen: Seen) -> Value {
         "hints_held": total(node, "hints_held"),
         "tombstones_held": total(node, "store_tombstones"),
         "tombstones_dropped": total(node, "tombstones_dropped"),
+        "clocks_shortened": total(node, "clocks_shortened"),
+        "clock_entries_dropped": total(node, "clock_entries_dropped"),
         "tombstones_oldest_seconds": node.answers().filter_map(|core| core.number(OLDEST)).max(),
         "records_lost": total(node, "store_lost") + total(node, "hints_lost"),
         "records_damaged": total(node, "store_damaged") + total(node, "hints_damaged"),

@@ -1,7 +1,7 @@
-//! What nodes say to each other to prove that a tombstone is everywhere, before they drop it.
+//! What nodes say to each other to prove that a version is everywhere, before they forget its past.
 //!
 //! The rule: a list has a bound; who goes by another ring is no witness. Not here: when a node is ready
-//! (`node/tombstones`).
+//! (`node/reaper`).
 
 use rkyv::{Archive, Deserialize, Serialize};
 
@@ -10,9 +10,9 @@ use super::{exchange::HashedKey, gossip::RingStamp};
 /// The most keys in a message.
 pub const KEYS_MAX: usize = 256;
 
-/// A version of a key that is nothing but tombstones.
+/// A version of a key.
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub struct Tombstone {
+pub struct KeyVersion {
     /// The key, as an index knows it.
     pub key: HashedKey,
     /// The stable hash of the version.
@@ -22,7 +22,7 @@ pub struct Tombstone {
 /// One step of it.
 #[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Debug)]
 pub enum Reap {
-    /// Is there anything at your place against dropping these?
+    /// Is there anything at your place against forgetting the past of these?
     Ask {
         /// The answer carries it.
         number: u64,
@@ -31,7 +31,7 @@ pub enum Reap {
         /// The keys' partition.
         partition: u16,
         /// What.
-        keys: Vec<Tombstone>,
+        keys: Vec<KeyVersion>,
     },
     /// To [`Reap::Ask`].
     Are {
@@ -40,14 +40,14 @@ pub enum Reap {
         /// For each key: a primary holds exactly this version; and nobody holds a hint, or an old copy.
         ready: Vec<bool>,
     },
-    /// All were ready, twice: drop them, if they are still these versions. Not answered.
+    /// All were ready, twice: forget their past, if they are still these versions. Not answered.
     Forget {
         /// The ring that the sender goes by.
         ring: RingStamp,
         /// The keys' partition.
         partition: u16,
         /// What.
-        keys: Vec<Tombstone>,
+        keys: Vec<KeyVersion>,
     },
 }
 
@@ -55,7 +55,7 @@ impl ArchivedReap {
     /// Whether the list is within its bound, and the keys are some that there can be.
     #[must_use]
     pub fn is_sound(&self) -> bool {
-        let sound = |keys: &[ArchivedTombstone]| {
+        let sound = |keys: &[ArchivedKeyVersion]| {
             keys.len() <= KEYS_MAX && keys.iter().all(|key| key.key.tag != 0 && key.version.to_native() != 0)
         };
         match self {

@@ -22,7 +22,7 @@ use crate::{
     },
     effect::{Effect, ReplyTo},
     object::{Object, Sibling, VersionHash},
-    version::Dot,
+    version::{Clock, Dot},
 };
 
 /// A put that was not yet made.
@@ -111,8 +111,13 @@ impl<D: Disk> Core<D> {
             self.add_body(&mut local, log, job.partition, &key).then(|| written(&local, context.as_ref(), sibling))?
         });
         let Some(made) = made else { return self.load_for_put(log, job, out) };
+        let nothing = Clock::new();
+        let held = local.object.as_ref().map(|object| &object.clock).or(local.outline.as_ref().map(|o| &o.clock));
+        let seen = context.as_ref().map_or(&nothing, |context| &context.seen);
+        let dropped = made.object.dropped_of([held.unwrap_or(&nothing), seen]);
         match self.append_own(log, &job, &local, &made) {
             Ok(fan_out) => {
+                self.statistics.clock_entries_dropped += dropped;
                 if log == LogId::Hints {
                     self.hint_taken(now, job.partition, &key, local.is_absent(), out);
                 }

@@ -288,6 +288,9 @@ impl<D: Disk> Core<D> {
             self.tell_outcome(now, sender, ReplicaOutcome::StoreFailed, out);
             return None;
         }
+        if let (Decision::Store(both), Some(held)) = (&decision, &local.object) {
+            self.statistics.clock_entries_dropped += both.dropped_of([&held.clock, &object.outline().clock]);
+        }
         let appended = match decision {
             Decision::NeedBody if !lost => {
                 return Some((log, Key::from_encoded(Bytes::copy_from_slice(key)).expect("checked by refusal")));

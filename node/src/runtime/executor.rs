@@ -32,7 +32,7 @@ use super::{
     clients,
     peers::{self, Identity},
     server::ServeError,
-    shell::{Shell, instant_since, random_u64},
+    shell::{Shell, now_since, random_u64},
     view::View,
 };
 use crate::{
@@ -219,7 +219,7 @@ async fn open(
     let disk = DmaDisk::open(&data).await.map_err(|error| failed(StartError::Io(error)))?;
     let layout = Layout { cluster, me, cores: config.member().cores };
     let sealer = Sealer::new(config.cluster.secret.expose());
-    let now = || instant_since(epoch);
+    let now = || now_since(epoch);
     start(disk, store, hints, layout, config.settings(me), config.belonging(machine), sealer, random_u64(), now)
         .await
         .map_err(failed)

@@ -37,9 +37,9 @@ use crate::{
         GossipConfig,
         state::{Change, ClusterState, Description, founding_identity},
     },
+    reaper,
     ring::{self, Ring, RingError},
     start::StartError,
-    tombstones,
 };
 
 /// Messages between two cores of the node that may wait.
@@ -199,7 +199,7 @@ impl Config {
             gossip: GossipConfig::default(),
             exchanges: anti_entropy::Settings::typical(me),
             hints: hinted_handoff::Settings::typical(),
-            tombstones: tombstones::Settings::typical(me),
+            reaper: reaper::Settings::typical(me),
         }
     }
 

@@ -27,7 +27,7 @@ use crate::{
     clock::{Instant, Now},
     core::{Core, LogId},
     effect::Effect,
-    start::{fetch, store_incarnation, store_state},
+    start::{fetch, renew, store_state},
 };
 
 /// What a client's answer leads to.
@@ -209,9 +209,7 @@ impl Shell {
     }
 
     pub(super) fn now(&self) -> Now {
-        let instant = instant_since(self.epoch);
-        let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        Now { instant, wall_ms: u64::try_from(wall.as_millis()).unwrap_or(u64::MAX) }
+        now_since(self.epoch)
     }
 
     fn perform(self: &Rc<Self>, effect: Effect) {
@@ -258,9 +256,8 @@ impl Shell {
                 let shell = self.clone();
                 let store = self.objects();
                 glommio::spawn_local(async move {
-                    let incarnation = random_u64();
-                    match store_incarnation(&store, incarnation).await {
-                        Ok(()) => shell.drive(|core, now, out| core.handle_actor(now, incarnation, out)),
+                    match renew(&store, shell.now(), random_u64()).await {
+                        Ok(incarnation) => shell.drive(|core, now, out| core.handle_actor(now, incarnation, out)),
                         Err(error) => say!("core {}: no new actor, so no more puts: {error}", shell.me),
                     }
                 })
@@ -348,7 +345,12 @@ impl Shell {
 }
 
 /// The moment that a clock shows which counts from `epoch`.
-pub(super) fn instant_since(epoch: SystemInstant) -> Instant {
+pub(super) fn now_since(epoch: SystemInstant) -> Now {
+    let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    Now { instant: instant_since(epoch), wall_ms: u64::try_from(wall.as_millis()).unwrap_or(u64::MAX) }
+}
+
+fn instant_since(epoch: SystemInstant) -> Instant {
     Instant(u64::try_from(epoch.elapsed().as_nanos()).unwrap_or(u64::MAX))
 }
 

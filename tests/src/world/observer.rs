@@ -176,9 +176,11 @@ impl World {
             changed.iter().for_each(|key| self.ledger.unwatch(key));
         }
         for (log, key, before) in before {
-            let origin = match sent {
-                Some(sent) => Origin::Reconciled { held: *before, sent },
-                None => Origin::Put { base: *before, asked },
+            let origin = match (sent, cause) {
+                (Some(sent), _) => Origin::Reconciled { held: *before, sent },
+                // What is only looked at may lose its past.
+                (None, Cause::Look { .. }) => Origin::Shortened { of: *before },
+                (None, _) => Origin::Put { base: *before, asked },
             };
             self.observe_key(at, *log, key, *before, origin)?;
         }
@@ -257,13 +259,16 @@ impl World {
         Ok(())
     }
 
-    /// P8: a tombstone is dropped only when every owner has it on disk, or had, and nobody has anything older.
-    fn observe_dropped_tombstone(&mut self, at: usize, key: &Key, version: u64) -> Checked {
-        self.note(Some(key), || format!("core {at} drops the tombstone {version:x}"));
-        self.dropped += 1;
+    /// P8: a tombstone is dropped, or the past of a clock, only when every owner has that version on disk, or had, and
+    /// nobody has anything older.
+    fn observe_forgotten(&mut self, at: usize, key: &Key, version: u64, left: Option<&Object>) -> Checked {
+        self.note(Some(key), || format!("core {at} forgets {version:x}, or its past"));
+        *if left.is_some() { &mut self.shortened } else { &mut self.dropped } += 1;
         let known = self.ledger.remembers(key, version).unwrap_or_default();
         let mut fault = self.owner_that_lacks(at, key, version).filter(|_| !self.shells[at].spoiled);
-        self.shells[at].holdings.remove(&(LogId::Objects, key.clone()));
+        if left.is_none() {
+            self.shells[at].holdings.remove(&(LogId::Objects, key.clone()));
+        }
         let owners =
             self.shells[at].core().map(|core| core.ring().primaries(core.ring().partition(key.name())).to_vec());
         for (other, shell) in self.shells.iter().enumerate().filter(|(_, shell)| !shell.spoiled) {
@@ -277,8 +282,8 @@ impl World {
                 }
             }
         }
-        self.ledger.forget(key, version);
-        let detail = format!("core {at} dropped the tombstone {version:x}");
+        self.ledger.forget(key, version, left);
+        let detail = format!("core {at} forgot {version:x}, or its past");
         fault.map_or(Ok(()), |fault| Err(violation("P8 deletes stay deleted", key, format!("{detail}: {fault}"))))
     }
 
@@ -330,7 +335,7 @@ impl World {
         }
         if after == 0 {
             // See `observe_forgotten_hints`.
-            return if log == LogId::Hints { Ok(()) } else { self.observe_dropped_tombstone(at, key, before) };
+            return if log == LogId::Hints { Ok(()) } else { self.observe_forgotten(at, key, before, None) };
         }
         let partition = self.settings.ring.partition(key.name());
         let (body, found) = match log {
@@ -342,6 +347,10 @@ impl World {
                 (hints.recent(partition, key.encoded()), hints.lookup(partition, key.encoded()))
             }
         };
+        if let Origin::Shortened { of } = origin {
+            let left = decode(key, body.as_ref().expect("what was just appended is in RAM"))?;
+            self.observe_forgotten(at, key, of, Some(&left))?;
+        }
         if self.ledger.knows(key, after).is_none() {
             let body = body.expect("what was just appended is in RAM");
             let object = decode(key, &body)?;

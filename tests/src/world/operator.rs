@@ -319,7 +319,8 @@ impl World {
 
     /// Nodes that the cluster has let go end, or linger; some that were given up come back with their old disk.
     fn retire(&mut self) {
-        let Some(core) = self.foremost() else { return };
+        // Nothing is built on what a crash may take back.
+        let Some(core) = self.foremost().filter(|core| core.is_state_stored()) else { return };
         let entries = core.membership().state().entries();
         for entry in entries.into_iter().filter(|entry| entry.status == Status::Removed) {
             let found = self.nodes.iter().position(|node| node.identity == entry.identity);

@@ -18,9 +18,9 @@ use quorate_node::{
         GossipConfig,
         state::{Change, ClusterState, Description, founding_identity},
     },
+    reaper,
     ring::Ring,
     start::Layout,
-    tombstones,
 };
 
 /// The cluster's name.
@@ -76,7 +76,7 @@ pub struct Settings {
     gossip: GossipConfig,
     exchanges: anti_entropy::Settings,
     hints: hinted_handoff::Settings,
-    tombstones: tombstones::Settings,
+    reaper: reaper::Settings,
 }
 
 impl Shape {
@@ -163,7 +163,7 @@ impl Settings {
                 retry: Duration::from_millis(random.range(50..400)),
                 acknowledged_max: random.range(1..100) as usize,
             },
-            tombstones: tombstones::Settings {
+            reaper: reaper::Settings {
                 wait: UNDER_WAY_MAX + timeout,
                 timeout: Duration::from_millis(random.range(50..400)),
                 // Where much is deleted, so soon that what was just replaced is still under way.
@@ -171,7 +171,7 @@ impl Settings {
                     / if shape.deletes_one_in < 6 { 10 } else { 1 },
                 gap: Duration::from_micros(random.range(100..3_000)),
                 batches_max: random.range(1..64) as usize,
-                ..tombstones::Settings::typical(Endpoint::new(NodeId(0), CoreId(0)))
+                ..reaper::Settings::typical(Endpoint::new(NodeId(0), CoreId(0)))
             },
         }
     }
@@ -191,10 +191,10 @@ impl Settings {
         (self.operations_max, self.siblings_max) = (1024, 64);
     }
 
-    /// Between the two times that all must agree on a tombstone.
+    /// Between the two times that all must agree before anything is forgotten.
     #[must_use]
-    pub fn tombstone_wait(&self) -> Duration {
-        self.tombstones.wait
+    pub fn forgetting_wait(&self) -> Duration {
+        self.reaper.wait
     }
 
     /// The most requests under way that a core takes.
@@ -242,7 +242,7 @@ impl Settings {
             gossip: self.gossip,
             exchanges: anti_entropy::Settings { me, ..self.exchanges.clone() },
             hints: self.hints.clone(),
-            tombstones: tombstones::Settings { me, ..self.tombstones.clone() },
+            reaper: reaper::Settings { me, ..self.reaper.clone() },
         }
     }
 

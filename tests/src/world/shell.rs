@@ -29,7 +29,7 @@ use quorate_net::{
 };
 use quorate_node::{
     core::{Belonging, Core, Loaded, LogId},
-    start::{StartError, Started, fetch, start, store_incarnation, store_state},
+    start::{StartError, Started, fetch, renew, start, store_state},
 };
 
 use super::{
@@ -155,14 +155,14 @@ impl Shell {
         self.forget_process();
         self.disk = self.disk.reopen();
         self.started = self.disk.now();
-        let incarnation = self.random.borrow_mut().next_u64();
+        let random = self.random.borrow_mut().next_u64();
         let (disk, me, settings) = (self.disk.clone(), self.me, settings.clone());
         let starting = async move {
             let (store, hints) = (settings.store(me), settings.hint_store(me));
             let (layout, core) = (settings.layout(me), settings.core(me));
             let sealer = settings.sealer.clone();
-            let now = || clock.now(disk.now()).instant;
-            start(disk.clone(), store, hints, layout, core, belonging, sealer, incarnation, now).await
+            let now = || clock.now(disk.now());
+            start(disk.clone(), store, hints, layout, core, belonging, sealer, random, now).await
         };
         self.process = Process::Starting(self.executor.spawn_for_result(GROUP, starting));
     }
@@ -312,14 +312,14 @@ impl Shell {
     }
 
     /// Stores a new incarnation for the machine, however often it takes.
-    pub(super) fn renew_actor(&mut self) {
+    pub(super) fn renew_actor(&mut self, clock: Clock) {
         let Some(core) = self.core() else { return };
         let (store, inbox, random, disk) =
             (core.store().clone(), self.inbox.clone(), self.random.clone(), self.disk.clone());
         let renewing = async move {
             loop {
-                let incarnation = random.borrow_mut().next_u64();
-                if store_incarnation(&store, incarnation).await.is_ok() {
+                let drawn = random.borrow_mut().next_u64();
+                if let Ok(incarnation) = renew(&store, clock.now(disk.now()), drawn).await {
                     return inbox.borrow_mut().push_back(Completion::Actor(incarnation));
                 }
                 disk.sleep(RENEWAL_RETRY).await;

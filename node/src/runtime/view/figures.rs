@@ -19,7 +19,7 @@ pub(super) fn of<D: Disk>(core: &Core<D>, now: Now) -> Figures {
     figures.extend(members(core));
     figures.extend(hints(core));
     figures.extend(exchanges(core));
-    figures.extend(tombstones(core, now));
+    figures.extend(forgetting(core, now));
     figures.extend(store(&core.store().statistics()));
     figures
 }
@@ -125,16 +125,18 @@ fn exchanges<D: Disk>(core: &Core<D>) -> Figures {
     ]
 }
 
-/// Those that are held are `store_tombstones`.
-fn tombstones<D: Disk>(core: &Core<D>, now: Now) -> Figures {
+/// What is forgotten. The tombstones that are held are `store_tombstones`.
+fn forgetting<D: Disk>(core: &Core<D>, now: Now) -> Figures {
     let counted = core.reaper().statistics();
     let oldest = core.reaper().oldest().map_or(0, |since| now.instant.since(since).as_secs());
     vec![
         ("tombstones_dropped", core.statistics().tombstones_dropped),
-        ("tombstones_proven", counted.proven),
-        ("tombstones_asked", counted.asked),
-        ("tombstones_not_ready", counted.not_ready),
-        ("tombstone_batches_given_up", counted.given_up),
+        ("clocks_shortened", core.statistics().clocks_shortened),
+        ("clock_entries_dropped", core.statistics().clock_entries_dropped),
+        ("forgetting_proven", counted.proven),
+        ("forgetting_asked", counted.asked),
+        ("forgetting_not_ready", counted.not_ready),
+        ("forgetting_given_up", counted.given_up),
         ("tombstones_oldest_seconds_now", oldest),
     ]
 }

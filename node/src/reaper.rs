@@ -1,15 +1,17 @@
-//! Tombstones that are proven to be everywhere are dropped.
+//! What is only kept because of versions that somebody might still bring: tombstones, and the past in long clocks. It is
+//! forgotten once it is proven that nobody can.
 //!
-//! The rule: a tombstone is forgotten only when every primary holds exactly this version, no other node holds a hint for the
-//! key or an old copy of the partition, all of that on disk, twice with the longest deadline between, by one ring and
-//! with nobody away: then no message that could carry an older version is under way, and nobody can come back with one.
-//! Whoever is away blocks it, for as long as that takes; there is no grace period to tune.
+//! The rule: a version's past is forgotten only when every primary holds exactly this version, no other node holds a hint
+//! for the key or an old copy of the partition, all of that on disk, twice with the longest deadline between, by one ring
+//! and with nobody away: then no message that could carry an older version is under way, and nobody can come back with one.
+//! Whoever is away blocks it, for as long as that takes; there is no grace period to tune. Of a tombstone nothing is left; of
+//! a version with values, these and their dots (`Object::without_past`).
 //!
 //! The first primary of a partition asks, in batches; a batch in which one key is not ready goes on without that key. What is
-//! written meanwhile has another version, and is not forgotten. A primary that forgot may get the tombstone back from one
-//! that has not yet: what was proven once stays proven, and is dropped once more.
+//! written meanwhile has another version, and forgets nothing. A primary that forgot may get the past back from one that
+//! has not yet: what was proven once stays proven, and is forgotten once more.
 //!
-//! Pure. Not here: how a key is forgotten (`core/tombstones`, `engine/forget`).
+//! Pure. Not here: how it is forgotten (`core/reaper`, `engine/forget`).
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque, btree_map::Entry},
@@ -24,7 +26,7 @@ use quorate_net::{
     message::{
         exchange::HashedKey,
         gossip::RingStamp,
-        reap::{KEYS_MAX, Reap, Tombstone},
+        reap::{KEYS_MAX, KeyVersion, Reap},
     },
 };
 
@@ -63,18 +65,25 @@ impl Settings {
     }
 }
 
+/// A version with a past to forget.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Reapable {
+    /// Which.
+    pub version: KeyVersion,
+    /// It is nothing but tombstones.
+    pub tombstone: bool,
+}
+
 /// What this core holds.
-pub trait Graves {
-    /// Whether there is any tombstone at all.
-    fn any(&self) -> bool;
+pub trait Holdings {
     /// The level whose leaves are looked through in one slice.
     fn level(&self, partition: u16) -> u8;
-    /// The tombstones in a leaf of 2^`level`.
-    fn tombstones(&self, partition: u16, level: u8, index: u64) -> Vec<Tombstone>;
-    /// Whether the key's version is exactly this tombstone, on disk.
-    fn holds(&self, partition: u16, tombstone: &Tombstone) -> bool;
+    /// What has a past to forget, in a leaf of 2^`level`.
+    fn reapable(&self, partition: u16, level: u8, index: u64) -> Vec<Reapable>;
+    /// Whether the key's version is exactly this one, on disk.
+    fn holds(&self, partition: u16, version: &KeyVersion) -> bool;
     /// Whether a hint for the key is held, or could be after a crash.
-    fn hints(&self, partition: u16, tombstone: &Tombstone) -> bool;
+    fn hints(&self, partition: u16, version: &KeyVersion) -> bool;
     /// Whether anything of the partition is held, or could be after a crash.
     fn holds_any(&self, partition: u16) -> bool;
 }
@@ -89,29 +98,29 @@ pub enum Action {
         /// The message.
         message: Reap,
     },
-    /// Forget the key, if it is still this version.
+    /// Forget the past of the key's version, if it is still this one: the key itself, when that is a tombstone.
     Forget {
         /// The partition.
         partition: u16,
         /// What.
-        tombstone: Tombstone,
+        version: KeyVersion,
     },
 }
 
 /// Counts since the start.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Statistics {
-    /// Tombstones that were offered to all.
+    /// Versions that were offered to all.
     pub asked: u64,
     /// Of these, those that somebody was not ready for.
     pub not_ready: u64,
     /// Batches that were given up because somebody was away, or the ring changed.
     pub given_up: u64,
-    /// Tombstones that all were told to forget.
+    /// Versions of which all were told to forget the past.
     pub proven: u64,
 }
 
-/// The tombstones of one core's partitions.
+/// What one core's partitions have to forget.
 #[derive(Debug)]
 pub struct Reaper {
     settings: Settings,
@@ -120,9 +129,9 @@ pub struct Reaper {
     down: BTreeSet<Endpoint>,
     batches: BTreeMap<u64, Batch>,
     /// The keys in all batches.
-    underway: BTreeSet<(u16, Tombstone)>,
+    underway: BTreeSet<(u16, KeyVersion)>,
     /// Some that were proven.
-    proven: BTreeSet<(u16, Tombstone)>,
+    proven: BTreeSet<(u16, KeyVersion)>,
     next_number: u64,
     /// What is looked through, and when its turn is.
     turns: VecDeque<(Instant, u16)>,
@@ -131,7 +140,7 @@ pub struct Reaper {
     level: u8,
     not_before: Instant,
     /// When the oldest were first seen here, and by which pass last.
-    seen: BTreeMap<(u16, Tombstone), (Instant, u64)>,
+    seen: BTreeMap<(u16, KeyVersion), (Instant, u64)>,
     /// Counts the passes through a partition.
     pass: u64,
     statistics: Statistics,
@@ -140,7 +149,7 @@ pub struct Reaper {
 #[derive(Debug)]
 struct Batch {
     partition: u16,
-    keys: Vec<Tombstone>,
+    keys: Vec<KeyVersion>,
     /// For which of them all who have answered are ready.
     ready: Vec<bool>,
     /// Those who have not answered.
@@ -161,8 +170,8 @@ const PROVEN_MAX: usize = 4096;
 /// Of so many it is remembered when they were first seen.
 const SEEN_MAX: usize = 4096;
 
-const FIRST: Tombstone = Tombstone { key: HashedKey { fingerprint: 0, tag: 0 }, version: 0 };
-const LAST: Tombstone = Tombstone { key: HashedKey { fingerprint: u64::MAX, tag: u8::MAX }, version: u64::MAX };
+const FIRST: KeyVersion = KeyVersion { key: HashedKey { fingerprint: 0, tag: 0 }, version: 0 };
+const LAST: KeyVersion = KeyVersion { key: HashedKey { fingerprint: u64::MAX, tag: u8::MAX }, version: u64::MAX };
 
 impl Reaper {
     /// Nothing under way. `first_number` is drawn at random for each start.
@@ -240,12 +249,12 @@ impl Reaper {
         now: Instant,
         from: Endpoint,
         reap: Reap,
-        graves: &impl Graves,
+        holdings: &impl Holdings,
         out: &mut Vec<Action>,
     ) {
         match reap {
             Reap::Ask { number, ring, partition, keys } => {
-                let ready = |key| ring == self.stamp && self.is_ready(partition, key, graves);
+                let ready = |key| ring == self.stamp && self.is_ready(partition, key, holdings);
                 let ready = keys.iter().map(ready).collect();
                 out.push(Action::Send { to: from, message: Reap::Are { number, ready } });
             }
@@ -259,21 +268,21 @@ impl Reaper {
             }
             Reap::Forget { ring, partition, keys } => {
                 if ring == self.stamp && self.ring.primaries(partition).first() == Some(&from) {
-                    out.extend(keys.into_iter().map(|tombstone| Action::Forget { partition, tombstone }));
+                    out.extend(keys.into_iter().map(|version| Action::Forget { partition, version }));
                 }
             }
         }
     }
 
     /// Deadlines may have passed, and partitions are due.
-    pub fn handle_timeout(&mut self, now: Instant, graves: &impl Graves, out: &mut Vec<Action>) {
+    pub fn handle_timeout(&mut self, now: Instant, holdings: &impl Holdings, out: &mut Vec<Action>) {
         let due: Vec<u64> = self.batches.iter().filter(|(_, batch)| batch.until <= now).map(|(&n, _)| n).collect();
         for number in due {
             let batch = self.batches.get_mut(&number).expect("listed above");
             if batch.asked.is_empty() {
                 // This core stood still: others may have as well, and what they were sent waits for them. The first time again.
                 batch.agreed = now.since(batch.until) < self.settings.wait / 4;
-                self.ask(now, number, graves, out);
+                self.ask(now, number, holdings, out);
             } else if batch.tries >= TRIES_MAX {
                 self.end(number);
                 self.statistics.given_up += 1;
@@ -283,7 +292,7 @@ impl Reaper {
                 self.send_asks(number, out);
             }
         }
-        self.look_through(now, graves, out);
+        self.look_through(now, holdings, out);
     }
 
     /// When to call [`Reaper::handle_timeout`] next.
@@ -312,38 +321,37 @@ impl Reaper {
         self.batches.len() < self.settings.batches_max && all_here
     }
 
-    /// Whether this core has nothing against forgetting the tombstone.
-    fn is_ready(&self, partition: u16, tombstone: &Tombstone, graves: &impl Graves) -> bool {
-        if self.ring.is_changing() || graves.hints(partition, tombstone) {
+    /// Whether this core has nothing against forgetting the version's past.
+    fn is_ready(&self, partition: u16, version: &KeyVersion, holdings: &impl Holdings) -> bool {
+        if self.ring.is_changing() || holdings.hints(partition, version) {
             return false;
         }
         if self.ring.primaries(partition).contains(&self.settings.me) {
-            graves.holds(partition, tombstone)
+            holdings.holds(partition, version)
         } else {
-            !graves.holds_any(partition)
+            !holdings.holds_any(partition)
         }
     }
 
     /// One slice of the partition whose turn it is.
-    fn look_through(&mut self, now: Instant, graves: &impl Graves, out: &mut Vec<Action>) {
+    fn look_through(&mut self, now: Instant, holdings: &impl Holdings, out: &mut Vec<Action>) {
         let Some(&(turn, partition)) = self.turns.front() else { return };
         if now < turn.max(self.not_before) || !self.may_begin() {
             return;
         }
         self.not_before = now + self.settings.gap;
         if self.leaf == 0 {
-            self.level = graves.level(partition);
+            self.level = holdings.level(partition);
         }
-        let leaves = if graves.any() { 1 << self.level } else { 0 };
-        if self.leaf < leaves {
-            let found = graves.tombstones(partition, self.level, self.leaf);
-            self.see(now, partition, &found);
-            self.bury(now, partition, found, graves, out);
-        }
+        let leaves = 1 << self.level;
+        let found = holdings.reapable(partition, self.level, self.leaf);
+        self.see(now, partition, &found);
+        let found = found.into_iter().map(|reapable| reapable.version).collect();
+        self.reap(now, partition, found, holdings, out);
         self.leaf += 1;
         if self.leaf >= leaves {
             let pass = self.pass;
-            let gone = |_: &(u16, Tombstone), seen: &mut (Instant, u64)| seen.1 != pass;
+            let gone = |_: &(u16, KeyVersion), seen: &mut (Instant, u64)| seen.1 != pass;
             self.seen.extract_if((partition, FIRST)..=(partition, LAST), gone).for_each(drop);
             (self.leaf, self.pass) = (0, pass + 1);
             self.turns.pop_front();
@@ -351,9 +359,9 @@ impl Reaper {
         }
     }
 
-    /// Remembers since when there have been these.
-    fn see(&mut self, now: Instant, partition: u16, found: &[Tombstone]) {
-        for &key in found {
+    /// Remembers since when there have been these tombstones.
+    fn see(&mut self, now: Instant, partition: u16, found: &[Reapable]) {
+        for key in found.iter().filter(|found| found.tombstone).map(|found| found.version) {
             let room = self.seen.len() < SEEN_MAX;
             match self.seen.entry((partition, key)) {
                 Entry::Occupied(mut seen) => seen.get_mut().1 = self.pass,
@@ -365,26 +373,26 @@ impl Reaper {
         }
     }
 
-    /// Drops what was proven before, and begins to prove the rest.
-    fn bury(
+    /// Forgets what was proven before, and begins to prove the rest.
+    fn reap(
         &mut self,
         now: Instant,
         partition: u16,
-        mut found: Vec<Tombstone>,
-        graves: &impl Graves,
+        mut found: Vec<KeyVersion>,
+        holdings: &impl Holdings,
         out: &mut Vec<Action>,
     ) {
         let again = found.extract_if(.., |key| self.proven.contains(&(partition, *key))).take(KEYS_MAX).collect();
         self.forget(partition, again, out);
         let may =
-            |key: &Tombstone| !self.underway.contains(&(partition, *key)) && self.is_ready(partition, key, graves);
+            |key: &KeyVersion| !self.underway.contains(&(partition, *key)) && self.is_ready(partition, key, holdings);
         let found: Vec<_> = found.into_iter().filter(may).take(KEYS_MAX).collect();
         if !found.is_empty() {
-            self.begin(now, partition, found, graves, out);
+            self.begin(now, partition, found, holdings, out);
         }
     }
 
-    fn forget(&self, partition: u16, keys: Vec<Tombstone>, out: &mut Vec<Action>) {
+    fn forget(&self, partition: u16, keys: Vec<KeyVersion>, out: &mut Vec<Action>) {
         if keys.is_empty() {
             return;
         }
@@ -392,15 +400,15 @@ impl Reaper {
             let message = Reap::Forget { ring: self.stamp, partition, keys: keys.clone() };
             out.push(Action::Send { to, message });
         }
-        out.extend(keys.into_iter().map(|tombstone| Action::Forget { partition, tombstone }));
+        out.extend(keys.into_iter().map(|version| Action::Forget { partition, version }));
     }
 
     fn begin(
         &mut self,
         now: Instant,
         partition: u16,
-        keys: Vec<Tombstone>,
-        graves: &impl Graves,
+        keys: Vec<KeyVersion>,
+        holdings: &impl Holdings,
         out: &mut Vec<Action>,
     ) {
         self.statistics.asked += keys.len() as u64;
@@ -409,14 +417,14 @@ impl Reaper {
         let batch =
             Batch { partition, keys, ready: Vec::new(), asked: BTreeSet::new(), agreed: false, until: now, tries: 0 };
         self.batches.insert(self.next_number, batch);
-        self.ask(now, self.next_number, graves, out);
+        self.ask(now, self.next_number, holdings, out);
     }
 
     /// Asks everybody who may hold something of the partition.
-    fn ask(&mut self, now: Instant, number: u64, graves: &impl Graves, out: &mut Vec<Action>) {
+    fn ask(&mut self, now: Instant, number: u64, holdings: &impl Holdings, out: &mut Vec<Action>) {
         let Some(mut batch) = self.batches.remove(&number) else { return };
         let partition = batch.partition;
-        batch.ready = batch.keys.iter().map(|key| self.is_ready(partition, key, graves)).collect();
+        batch.ready = batch.keys.iter().map(|key| self.is_ready(partition, key, holdings)).collect();
         let all = if planted(Bug::FallbacksUnasked) {
             self.ring.primaries(partition)
         } else {

@@ -1,4 +1,4 @@
-//! Nodes that ask each other about tombstones, over a network that loses only what it is told to lose.
+//! Nodes that ask each other about what they have to forget, over a network that loses only what it is told to lose.
 
 use std::collections::VecDeque;
 
@@ -15,42 +15,41 @@ const WAIT: Duration = Duration::from_secs(100);
 const INTERVAL: Duration = Duration::from_secs(10);
 const STAMP: RingStamp = RingStamp { term: 1, hash: 1 };
 const PARTITIONS: u16 = 64;
+/// From this version on they are values.
+const PASTS: u64 = 100_000;
 
 /// What a node holds.
 #[derive(Default)]
-struct Grave {
-    tombstones: BTreeSet<(u16, Tombstone)>,
-    /// Keys that are held, and are no tombstones.
+struct Held {
+    /// Versions with a past.
+    versions: BTreeSet<(u16, KeyVersion)>,
+    /// Keys that have none.
     values: BTreeSet<(u16, HashedKey)>,
     hints: BTreeSet<HashedKey>,
 }
 
-impl Graves for Grave {
-    fn any(&self) -> bool {
-        !self.tombstones.is_empty()
-    }
-
+impl Holdings for Held {
     fn level(&self, _: u16) -> u8 {
         1
     }
 
-    fn tombstones(&self, partition: u16, level: u8, index: u64) -> Vec<Tombstone> {
-        let here = |tombstone: &Tombstone| tombstone.key.fingerprint % (1 << level) == index;
-        let all = self.tombstones.range((partition, FIRST)..=(partition, LAST)).map(|(_, tombstone)| *tombstone);
-        all.filter(here).collect()
+    fn reapable(&self, partition: u16, level: u8, index: u64) -> Vec<Reapable> {
+        let here = |version: &KeyVersion| version.key.fingerprint % (1 << level) == index;
+        let all = self.versions.range((partition, FIRST)..=(partition, LAST)).map(|(_, version)| *version);
+        all.filter(here).map(|version| Reapable { version, tombstone: version.version < PASTS }).collect()
     }
 
-    fn holds(&self, partition: u16, tombstone: &Tombstone) -> bool {
-        self.tombstones.contains(&(partition, *tombstone))
+    fn holds(&self, partition: u16, version: &KeyVersion) -> bool {
+        self.versions.contains(&(partition, *version))
     }
 
-    fn hints(&self, _: u16, tombstone: &Tombstone) -> bool {
-        self.hints.contains(&tombstone.key)
+    fn hints(&self, _: u16, version: &KeyVersion) -> bool {
+        self.hints.contains(&version.key)
     }
 
     fn holds_any(&self, partition: u16) -> bool {
         let of = |held: u16| held == partition;
-        self.tombstones.iter().any(|held| of(held.0)) || self.values.iter().any(|held| of(held.0))
+        self.versions.iter().any(|held| of(held.0)) || self.values.iter().any(|held| of(held.0))
     }
 }
 
@@ -59,11 +58,11 @@ struct Cluster {
     now: Instant,
     ring: Rc<Ring>,
     reapers: Vec<Reaper>,
-    graves: Vec<Grave>,
+    held: Vec<Held>,
     /// Whom nothing reaches.
     deaf: BTreeSet<usize>,
     /// Who forgot what, and when.
-    forgotten: Vec<(Instant, usize, Tombstone)>,
+    forgotten: Vec<(Instant, usize, KeyVersion)>,
     /// How many keys each asking was about.
     asked: Vec<usize>,
 }
@@ -72,8 +71,8 @@ fn endpoint(node: usize) -> Endpoint {
     Endpoint::new(NodeId(node as u16 + 1), CoreId(0))
 }
 
-fn tombstone(number: u64) -> Tombstone {
-    Tombstone { key: HashedKey { fingerprint: number, tag: 1 }, version: 1000 + number }
+fn tombstone(number: u64) -> KeyVersion {
+    KeyVersion { key: HashedKey { fingerprint: number, tag: 1 }, version: 1000 + number }
 }
 
 fn members(nodes: usize) -> Vec<Member> {
@@ -104,7 +103,7 @@ impl Cluster {
         Self {
             now: Instant(0),
             reapers: (0..4).map(reaper).collect(),
-            graves: (0..4).map(|_| Grave::default()).collect(),
+            held: (0..4).map(|_| Held::default()).collect(),
             ring,
             deaf: BTreeSet::new(),
             forgotten: Vec::new(),
@@ -122,7 +121,7 @@ impl Cluster {
         let places = self.places();
         for number in numbers {
             for &node in &places[..3] {
-                self.graves[node].tombstones.insert((0, tombstone(number)));
+                self.held[node].versions.insert((0, tombstone(number)));
             }
         }
     }
@@ -140,12 +139,12 @@ impl Cluster {
                         continue;
                     }
                     let mut out = Vec::new();
-                    self.reapers[to].handle_reap(self.now, endpoint(node), message, &self.graves[to], &mut out);
+                    self.reapers[to].handle_reap(self.now, endpoint(node), message, &self.held[to], &mut out);
                     queue.extend(out.into_iter().map(|action| (to, action)));
                 }
-                Action::Forget { partition, tombstone } => {
-                    if self.graves[node].tombstones.remove(&(partition, tombstone)) {
-                        self.forgotten.push((self.now, node, tombstone));
+                Action::Forget { partition, version } => {
+                    if self.held[node].versions.remove(&(partition, version)) {
+                        self.forgotten.push((self.now, node, version));
                     }
                 }
             }
@@ -167,7 +166,7 @@ impl Cluster {
         for node in 0..self.reapers.len() {
             if self.reapers[node].next_timeout().is_some_and(|at| at <= self.now) {
                 let mut out = Vec::new();
-                self.reapers[node].handle_timeout(self.now, &self.graves[node], &mut out);
+                self.reapers[node].handle_timeout(self.now, &self.held[node], &mut out);
                 self.act(node, out);
             }
         }
@@ -250,11 +249,11 @@ fn a_primary_without_exactly_this_version_blocks_it() {
     for place in 1..3 {
         stays(|cluster| {
             let node = cluster.places()[place];
-            cluster.graves[node].tombstones.clear();
+            cluster.held[node].versions.clear();
         });
         stays(|cluster| {
             let node = cluster.places()[place];
-            cluster.graves[node].tombstones = BTreeSet::from([(0, Tombstone { version: 7, ..tombstone(1) })]);
+            cluster.held[node].versions = BTreeSet::from([(0, KeyVersion { version: 7, ..tombstone(1) })]);
         });
     }
 }
@@ -264,9 +263,9 @@ fn a_hint_of_the_key_blocks_it_wherever_it_lies() {
     for place in 0..4 {
         let mut cluster = stays(|cluster| {
             let node = cluster.places()[place];
-            cluster.graves[node].hints.insert(tombstone(1).key);
+            cluster.held[node].hints.insert(tombstone(1).key);
         });
-        cluster.graves.iter_mut().for_each(|grave| grave.hints.clear());
+        cluster.held.iter_mut().for_each(|grave| grave.hints.clear());
         cluster.run(WAIT + ONCE * 2);
         assert_eq!(cluster.forgotten.len(), 3, "place {place}");
     }
@@ -276,7 +275,7 @@ fn a_hint_of_the_key_blocks_it_wherever_it_lies() {
 fn an_old_copy_of_the_partition_blocks_it() {
     stays(|cluster| {
         let node = cluster.places()[3];
-        cluster.graves[node].values.insert((0, tombstone(9).key));
+        cluster.held[node].values.insert((0, tombstone(9).key));
     });
 }
 
@@ -285,7 +284,7 @@ fn a_key_that_is_not_ready_blocks_no_other() {
     let mut cluster = Cluster::new();
     cluster.bury([2, 4]);
     let node = cluster.places()[1];
-    cluster.graves[node].hints.insert(tombstone(2).key);
+    cluster.held[node].hints.insert(tombstone(2).key);
     cluster.run(WAIT + ONCE);
     let forgotten: BTreeSet<u64> = cluster.forgotten.iter().map(|(_, _, key)| key.key.fingerprint).collect();
     assert_eq!(forgotten, BTreeSet::from([4]));
@@ -295,8 +294,8 @@ fn a_key_that_is_not_ready_blocks_no_other() {
 #[test]
 fn what_happens_between_the_askings_counts() {
     let changes: [fn(&mut Cluster, usize); 3] = [
-        |cluster, node| cluster.graves[node].hints.extend([tombstone(1).key]),
-        |cluster, node| cluster.graves[node].values.extend([(0, tombstone(9).key)]),
+        |cluster, node| cluster.held[node].hints.extend([tombstone(1).key]),
+        |cluster, node| cluster.held[node].values.extend([(0, tombstone(9).key)]),
         |cluster, node| cluster.deaf.extend([node]),
     ];
     for change in changes {
@@ -345,12 +344,12 @@ fn who_comes_to_belong_is_asked() {
     let table = Table::founded(PARTITIONS, 3, &members(4)).unwrap();
     let ring = Rc::new(Ring::of(&table, None, members(5)));
     cluster.reapers.push(Reaper::new(settings(4), (ring.clone(), STAMP), cluster.now, 0));
-    cluster.graves.push(Grave { hints: BTreeSet::from([tombstone(1).key]), ..Grave::default() });
+    cluster.held.push(Held { hints: BTreeSet::from([tombstone(1).key]), ..Held::default() });
     let now = cluster.now;
     cluster.reapers.iter_mut().for_each(|reaper| reaper.handle_ring(now, ring.clone(), STAMP));
     cluster.run(WAIT * 3);
     assert_eq!(cluster.forgotten, []);
-    cluster.graves[4].hints.clear();
+    cluster.held[4].hints.clear();
     cluster.run(WAIT + ONCE * 2);
     assert_eq!(cluster.forgotten.len(), 3);
 }
@@ -363,7 +362,7 @@ fn an_answer_to_the_asking_before_does_not_count_for_this_one() {
     let first = places[0];
     let asks = |cluster: &mut Cluster, now| {
         let mut out = Vec::new();
-        cluster.reapers[first].handle_timeout(now, &cluster.graves[first], &mut out);
+        cluster.reapers[first].handle_timeout(now, &cluster.held[first], &mut out);
         out.into_iter().find_map(|action| match action {
             Action::Send { message: Reap::Ask { number, .. }, .. } => Some(number),
             _ => None,
@@ -372,7 +371,7 @@ fn an_answer_to_the_asking_before_does_not_count_for_this_one() {
     let answer = |cluster: &mut Cluster, now, place: usize, number| {
         let (mut out, ready) = (Vec::new(), vec![true]);
         let from = endpoint(places[place]);
-        cluster.reapers[first].handle_reap(now, from, Reap::Are { number, ready }, &cluster.graves[first], &mut out);
+        cluster.reapers[first].handle_reap(now, from, Reap::Are { number, ready }, &cluster.held[first], &mut out);
         out
     };
     // The tombstone is in the second leaf of the first partition that it looks at.
@@ -440,7 +439,7 @@ fn only_the_first_primary_has_others_forget() {
         let mut out = Vec::new();
         let message = Reap::Forget { ring, partition: 0, keys: vec![tombstone(1)] };
         let (now, to) = (cluster.now, places[2]);
-        cluster.reapers[to].handle_reap(now, endpoint(places[from]), message, &cluster.graves[to], &mut out);
+        cluster.reapers[to].handle_reap(now, endpoint(places[from]), message, &cluster.held[to], &mut out);
         out.len()
     };
     assert_eq!(told(&mut cluster, 1, STAMP), 0);
