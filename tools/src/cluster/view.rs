@@ -57,10 +57,10 @@ impl View {
             answers.map(move |(core, answer)| (&node.node, core, answer))
         });
         let belongs = |answer: &Value| answer["refused"].is_null() && number(answer, "term") > 0;
-        // Of several the first, so that one after the other sees what it did.
+        // What a crash may take back counts last. Of several the first, so that one after the other sees what it did.
         let newest = |(node, core, answer): &(&MappedNode, u16, &Value)| {
             let first = std::cmp::Reverse((node.id, *core));
-            (number(answer, "term"), number(answer, "epoch"), first)
+            (answer["stored"] == true, number(answer, "term"), number(answer, "epoch"), first)
         };
         if let Some(found) = each.clone().filter(|(_, _, answer)| belongs(answer)).max_by_key(newest) {
             return Ok(found);
