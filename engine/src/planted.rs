@@ -60,6 +60,8 @@ bugs! {
         "Whether a tombstone can be dropped only the owners are asked, whoever holds hints.";
     AwayUnasked, "away-unasked", "P8",
         "Whether a tombstone can be dropped those who are away are not asked.";
+    PastDropped, "past-dropped", "P8",
+        "A clock drops its past as soon as it is long, whoever may still hold that.";
     ExchangeOverwrites, "exchange-overwrites", "H5",
         "What an exchange brings is taken as it came, as if who was away had seen all.";
     HintsOwedAsBefore, "hints-owed-as-before", "H6",

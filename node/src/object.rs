@@ -144,7 +144,8 @@ impl Object {
     /// What was just made, within its bounds.
     fn settled(mut self) -> Self {
         self.collapse_tokens();
-        let surplus = self.clock.len().saturating_sub(CLOCK_DOTS_MAX);
+        let dots_max = if planted(Bug::PastDropped) { PAST_DOTS_MAX } else { CLOCK_DOTS_MAX };
+        let surplus = self.clock.len().saturating_sub(dots_max);
         if surplus > 0 {
             let live: Vec<Dot> = self.siblings.iter().map(|sibling| sibling.dot).collect();
             let mut past: Vec<Dot> = self.clock.dots().filter(|&dot| is_past(dot, live.iter().copied())).collect();
