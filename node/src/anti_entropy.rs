@@ -286,6 +286,17 @@ impl AntiEntropy {
         }
     }
 
+    /// This core's copy of the partition may lack what it once had: exchanges that others begin about it count as well, until
+    /// [`AntiEntropy::healed`].
+    pub fn distrust(&mut self, partition: u16) {
+        self.responder.healing.entry(partition).or_default();
+    }
+
+    /// Only these partitions may still lack something.
+    pub fn healed(&mut self, but: impl Fn(u16) -> bool) {
+        self.responder.healing.retain(|&partition, _| but(partition));
+    }
+
     /// This core's copy of the partition was lost or damaged: it is compared with all other primaries at once.
     pub fn heal(&mut self, partition: u16, out: &mut Vec<Action>) {
         let primaries = self.ring.primaries(partition);
@@ -322,7 +333,7 @@ impl AntiEntropy {
                 | Step::List { .. }
                 | Step::Compare { .. }
                 | Step::Give { .. }
-                | Step::Close
+                | Step::Close { .. }
         );
         let from_keeper = from != here && there < self.ring.partitions() && keeps(&self.ring, from, there);
         if !(from_keeper || asks && from != here && there < self.ring.partitions() && keeps(&self.ring, here, there)) {
@@ -337,14 +348,15 @@ impl AntiEntropy {
             | Step::Compare { .. }
             | Step::Fetch { .. }
             | Step::Give { .. }
-            | Step::Close => {
+            | Step::Close { .. } => {
                 let held = self.holders.contains_key(&message.partition);
                 let (settings, shared) = (&self.settings, &mut self.shared);
                 let mut desk = Desk { now, settings, tree, shared, out };
-                let (partition, closes) = (message.partition, message.step == Step::Close);
+                let message::Exchange { number, partition, .. } = message;
+                let closes = if let Step::Close { done } = message.step { Some(done) } else { None };
                 self.responder.answer(&mut desk, from, message, held);
-                if closes {
-                    self.unblock(partition);
+                if let Some(done) = closes {
+                    self.closed(from, number, partition, done, out);
                 }
             }
             Step::RootIs { .. } => self.root_is(now, from, message, tree, out),
@@ -457,7 +469,8 @@ impl AntiEntropy {
         if exchange.peer != from || exchange.partition != partition || !exchange.awaits_root(&message) {
             return;
         }
-        let Step::RootIs { sum, .. } = message.step else { return };
+        let Step::RootIs { sum, heals, .. } = message.step else { return };
+        self.exchanges.get_mut(&number).expect("found above").peer_heals = heals;
         if sum == tree.root(partition) || planted(Bug::ExchangeEndsAtRoot) {
             return self.end(now, number, End::Equal, out);
         }
@@ -512,9 +525,13 @@ impl AntiEntropy {
     fn end(&mut self, now: Instant, number: u64, end: End, out: &mut Vec<Action>) {
         let exchange = self.exchanges.remove(&number).expect("only what is under way ends");
         self.shared.bytes_underway -= exchange.bytes_underway();
-        if self.holders.get(&exchange.partition) == Some(&number) {
+        let done = matches!(end, End::Equal | End::Done);
+        let held = self.holders.get(&exchange.partition) == Some(&number);
+        if held || exchange.peer_heals {
+            out.push(exchange.close(done));
+        }
+        if held {
             self.holders.remove(&exchange.partition);
-            out.push(exchange.close());
             self.unblock(exchange.partition);
         }
         let statistics = &mut self.shared.statistics;
@@ -524,12 +541,20 @@ impl AntiEntropy {
             End::Busy => statistics.busy += 1,
             End::GivenUp => statistics.given_up += 1,
         }
-        let done = matches!(end, End::Equal | End::Done);
         if done {
             let Exchange { peer, partition, begun, .. } = exchange;
             out.push(Action::Compared { peer, partition, begun });
         }
         self.schedule.finish(now, &self.settings, exchange.peer, exchange.partition, done);
+    }
+
+    /// A peer has ended its exchange.
+    fn closed(&mut self, from: Endpoint, number: u64, partition: u16, done: bool, out: &mut Vec<Action>) {
+        let begun = self.responder.healing.get(&partition).and_then(|begun| begun.get(&from));
+        if let Some(&(_, begun)) = begun.filter(|(begun, _)| *begun == number && done) {
+            out.push(Action::Compared { peer: from, partition, begun });
+        }
+        self.unblock(partition);
     }
 
     /// The partition is in no exchange any more, as far as this core is concerned.

@@ -31,7 +31,7 @@ use std::{
 use ahash::{AHashMap, AHashSet};
 use bytes::Bytes;
 use quorate_engine::{
-    Damage, ReadError, Sequence, Store, Watermark,
+    Damage, DamageKind, ReadError, Sequence, Store, Watermark,
     disk::{Disk, prefixed::Prefixed},
     planted::{Bug, planted},
 };
@@ -66,11 +66,15 @@ use crate::{
     summary::ActorTable,
     tokens::Tokens,
     transfer::Transfer,
+    unhealed::Unhealed,
     version::Actor,
 };
 
 /// No request may wait longer.
 const TIMEOUT_MAX: Duration = Duration::from_secs(60);
+
+/// Who is away for so many times a request's patience is not waited for by a copy that has to be healed.
+const AWAY: u32 = 100;
 
 /// So many places of damage are told apart.
 const DAMAGED_MAX: usize = 4096;
@@ -209,6 +213,9 @@ pub struct Core<D: Disk> {
     /// What waits for that.
     held_gossip: Vec<(Endpoint, Gossip)>,
     transfer: Transfer,
+    unhealed: Unhealed,
+    /// Its store was filled once, and that is on disk, or will be.
+    filled: bool,
     reaper: Reaper,
     /// Versions that are being read, to forget their past.
     forgetting: AHashMap<u64, (u16, KeyVersion)>,
@@ -257,7 +264,7 @@ impl<D: Disk> Core<D> {
         incarnation: u64,
         now: Instant,
     ) -> Self {
-        let me = settings.me;
+        let (me, patience) = (settings.me, settings.patience);
         let (mut actor, mut counter) = (Some(Actor::new(me, incarnation)), 0);
         if let (true, Watermark::Durable(a), Watermark::Durable(b)) =
             (planted(Bug::ActorKept), objects.0.durable(), hints.0.durable())
@@ -306,6 +313,8 @@ impl<D: Disk> Core<D> {
             store_again: None,
             held_gossip: Vec::new(),
             transfer: Transfer::new(me),
+            unhealed: Unhealed::new(me, AWAY * patience),
+            filled: true,
             reaper,
             forgetting: AHashMap::new(),
             statistics: Statistics::default(),
@@ -315,6 +324,12 @@ impl<D: Disk> Core<D> {
         let mut nothing_under_way = Vec::new();
         core.anti_entropy.handle_ring(now, core.ring.clone(), surplus, &mut nothing_under_way);
         core
+    }
+
+    /// Its store was never filled: it is new, or all that it had is lost.
+    pub(crate) fn handle_unfilled(&mut self, now: Now) {
+        self.filled = false;
+        self.distrust(now, None);
     }
 
     /// A client of this core asks.
@@ -352,7 +367,7 @@ impl<D: Disk> Core<D> {
     /// A read that [`Effect::Load`] asked for is done.
     pub fn handle_loaded(&mut self, now: Now, load: u64, loaded: &Loaded, out: &mut Vec<Effect>) {
         let Some((log, job)) = self.loads.remove(&load) else { return };
-        self.look_for_damage(out);
+        self.look_for_damage(now, out);
         match job {
             Load::Put(job) => self.put_loaded(now, log, job, loaded, out),
             Load::Get { operation } => self.own_loaded(now, log, operation, loaded, out),
@@ -378,7 +393,7 @@ impl<D: Disk> Core<D> {
                 }
             }
         }
-        self.look_for_damage(out);
+        self.look_for_damage(now, out);
         self.exchange_on(now, out);
     }
 
@@ -423,6 +438,7 @@ impl<D: Disk> Core<D> {
             return;
         }
         self.down.insert(peer);
+        self.heal_on(now, out);
         // One that is only late may still answer what it was asked; others stand in for it when patience is over.
         if !self.disconnected.contains(&peer) {
             return;
@@ -445,6 +461,7 @@ impl<D: Disk> Core<D> {
     /// Deadlines may have passed.
     pub fn handle_timeout(&mut self, now: Now, out: &mut Vec<Effect>) {
         self.store_state_again(now, out);
+        self.heal_on(now, out);
         self.gossip_on(now, out);
         self.transfer_on(now, out);
         self.reap_on(now, out);
@@ -518,6 +535,7 @@ impl<D: Disk> Core<D> {
             self.handoff.next_timeout(),
             self.transfer.next_timeout(),
             self.reaper.next_timeout(),
+            self.unhealed.next_timeout(),
         ];
         [deadline, patience, self.store_again].into_iter().chain(machines).flatten().min()
     }
@@ -568,6 +586,12 @@ impl<D: Disk> Core<D> {
     #[must_use]
     pub fn anti_entropy(&self) -> &AntiEntropy {
         &self.anti_entropy
+    }
+
+    /// The partitions of which its copy may lack what it once had.
+    #[must_use]
+    pub fn unhealed(&self) -> &Unhealed {
+        &self.unhealed
     }
 
     /// The handoff of hints to the owners.
@@ -638,11 +662,15 @@ impl<D: Disk> Core<D> {
         self.next_number
     }
 
-    /// See [`Log::local`]. What is being dropped is as good as lost, though the ring may have given it back.
+    /// See [`Log::local`]. What is being dropped is as good as lost, though the ring may have given it back; and so is what a
+    /// copy that has to be healed does not have.
     fn local(&self, log: LogId, partition: u16, key: &[u8], loaded: Option<Object>) -> (Local, Option<Sequence>) {
         match log {
             LogId::Objects if self.transfer.is_dropping(partition) => (Local::lost(), None),
-            LogId::Objects => self.objects.local(partition, key, loaded),
+            LogId::Objects => match self.objects.local(partition, key, loaded) {
+                (local, None) if local.is_absent() && self.unhealed.contains(partition) => (Local::lost(), None),
+                known => known,
+            },
             LogId::Hints => self.hints.local(partition, key, loaded),
         }
     }
@@ -738,7 +766,7 @@ impl<D: Disk> Core<D> {
     }
 
     /// A lost record may hold dots of this core's actor, so each new loss ends the actor.
-    fn look_for_damage(&mut self, out: &mut Vec<Effect>) {
+    fn look_for_damage(&mut self, now: Now, out: &mut Vec<Effect>) {
         let mut more = false;
         let found = |log, damage: Vec<Damage>| damage.into_iter().map(move |damage| (log, damage));
         let objects = found(LogId::Objects, self.objects.store.damage());
@@ -747,6 +775,10 @@ impl<D: Disk> Core<D> {
             // When there is too much to remember, every report counts as new.
             more |= self.damaged.len() >= DAMAGED_MAX || self.damaged.insert((log, damage.segment, damage.offset));
             if log == LogId::Objects {
+                // Which keys a lost record belonged to is only known where the index pointed at it.
+                if damage.kind != DamageKind::Record {
+                    self.distrust(now, damage.partition);
+                }
                 self.heal(damage.partition);
             }
         }

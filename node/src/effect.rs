@@ -55,6 +55,8 @@ pub enum Effect {
     /// Store this durably under the name [`STATE`](crate::start::STATE), in the order of asking, then call
     /// `handle_state_stored`.
     StoreState(Vec<u8>),
+    /// Store durably, under the name [`FILLED`](crate::start::FILLED), that this core's store was filled once. Not answered.
+    StoreFilled,
     /// Drop all of a partition, then call `handle_dropped`, in any case.
     Drop {
         /// The partition.

@@ -26,6 +26,7 @@ pub mod start;
 pub mod summary;
 mod tokens;
 pub mod transfer;
+pub mod unhealed;
 pub mod version;
 
 pub use runtime::{rehome, server};

@@ -358,6 +358,7 @@ impl Membership {
             refutation: self.refutation,
             digest: self.state.digest(),
             ring: self.state.stamp(),
+            empty: false,
             claims: Vec::new(),
             body: GossipBody::State(self.state.body()),
         }
@@ -512,6 +513,8 @@ impl Membership {
             refutation: self.refutation,
             digest: self.state.digest(),
             ring: self.state.stamp(),
+            // Who sends it knows.
+            empty: false,
             claims,
             body,
         };

@@ -34,6 +34,9 @@ const LAYOUT: &str = "layout";
 /// The blob that holds who belongs to the cluster and who keeps what.
 pub const STATE: &str = "members";
 
+/// The blob that says that the store was filled once: it holds all that was ever written to it, or that its owners had.
+pub const FILLED: &str = "filled";
+
 /// The blob that holds the newest incarnation.
 const ACTOR: &str = "actor";
 
@@ -108,8 +111,12 @@ pub async fn start<D: Disk>(
         Some(stored) => Belonging { state: ClusterState::decode(&stored).map_err(StartError::State)?, ..belonging },
         None => belonging,
     };
+    let filled = opened.store.load_blob(FILLED).await.map_err(StartError::Io)?.is_some();
     let (objects, hints) = ((opened.store, opened.actors), (hinted.store, hinted.actors));
-    let core = Core::new(settings, belonging, objects, hints, sealer, incarnation, now().instant);
+    let mut core = Core::new(settings, belonging, objects, hints, sealer, incarnation, now().instant);
+    if !filled {
+        core.handle_unfilled(now());
+    }
     let tasks = opened.tasks.into_iter().chain(hinted.tasks).collect();
     Ok(Started { core, tasks, report: opened.report, hint_report: hinted.report })
 }
@@ -140,6 +147,11 @@ pub async fn renew<D: Disk>(store: &Store<D>, now: Now, random: u64) -> io::Resu
     };
     store.store_blob(ACTOR, &incarnation.to_le_bytes()).await?;
     Ok(incarnation)
+}
+
+/// Stores durably that the store was filled once. Should the disk refuse, it is filled once more after the next start.
+pub async fn store_filled<D: Disk>(store: Store<D>) {
+    let _ = store.store_blob(FILLED, b"1").await;
 }
 
 /// Stores who belongs to the cluster durably. States are stored one after the other.

@@ -565,6 +565,7 @@ impl World {
             }
             Effect::Fetch { job, log, partition, key } => self.shells[at].fetch(job, log, partition, key),
             Effect::StoreState(state) => self.shells[at].store_state(state),
+            Effect::StoreFilled => self.shells[at].store_filled(),
             Effect::Drop { partition } => {
                 self.check_drop(at, partition)?;
                 self.shells[at].drop_partition(partition);

@@ -87,7 +87,7 @@ fn any_step() -> impl Strategy<Value = Step> {
     let object = || (any_key(), any_bytes()).prop_map(|(key, body)| Whole { key, body });
     prop_oneof![
         Just(Step::Root),
-        any::<u64>().prop_map(|sum| Step::RootIs { sum, level: LEVEL_MAX }),
+        any::<(u64, bool)>().prop_map(|(sum, heals)| Step::RootIs { sum, level: LEVEL_MAX, heals }),
         branches(BRANCHES_MAX).prop_map(|branches| Step::Branches { level: 3, deeper: DEEPER_MAX, branches }),
         (vec(any::<bool>(), 0..BRANCHES_MAX), vec(any::<u64>(), 0..BRANCHES_MAX << DEEPER_MAX))
             .prop_map(|(differ, sums)| Step::BranchesAre { differ, sums }),
@@ -101,7 +101,7 @@ fn any_step() -> impl Strategy<Value = Step> {
         (key(), object()).prop_map(|(key, object)| Step::Give { key, object }),
         (key(), any::<bool>()).prop_map(|(key, durable)| Step::Given { key, durable }),
         Just(Step::Busy),
-        Just(Step::Close),
+        any::<bool>().prop_map(|done| Step::Close { done }),
         Just(Step::Invite),
     ]
 }
@@ -275,8 +275,8 @@ fn steps_of_an_exchange_out_of_bounds() {
         let expected = if sound { Ok(()) } else { Err(FrameError::Bounds(Violation::Exchange)) };
         assert_eq!(decode(&frame, usize::MAX).unwrap().unwrap().access().map(|_| ()), expected, "{step:?}");
     };
-    check(Step::RootIs { sum: 1, level: LEVEL_MAX }, true);
-    check(Step::RootIs { sum: 1, level: LEVEL_MAX + 1 }, false);
+    check(Step::RootIs { sum: 1, level: LEVEL_MAX, heals: false }, true);
+    check(Step::RootIs { sum: 1, level: LEVEL_MAX + 1, heals: false }, false);
     check(branches(3, DEEPER_MAX, BRANCHES_MAX), true);
     check(branches(3, DEEPER_MAX, BRANCHES_MAX + 1), false);
     check(branches(3, DEEPER_MAX + 1, 1), false);

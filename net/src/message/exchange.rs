@@ -94,6 +94,8 @@ pub enum Step {
         sum: u64,
         /// The finest level that costs the teller no scan.
         level: u8,
+        /// The teller's copy may lack what it once had: it wants to hear by [`Step::Close`] that it was compared.
+        heals: bool,
     },
     /// Which of these branches differ from mine, and what are their parts?
     Branches {
@@ -170,7 +172,10 @@ pub enum Step {
     /// To any ask but the first: the partition is in an exchange with another core. Try later.
     Busy,
     /// The exchange is over. Not answered.
-    Close,
+    Close {
+        /// All that was found was repaired.
+        done: bool,
+    },
     /// My copy of the partition was lost or damaged: begin an exchange with me. Belongs to none; not answered.
     Invite,
 }
@@ -198,7 +203,7 @@ impl ArchivedStep {
     #[must_use]
     pub fn is_sound(&self) -> bool {
         match self {
-            Self::Root | Self::Busy | Self::Close | Self::Invite => true,
+            Self::Root | Self::Busy | Self::Close { .. } | Self::Invite => true,
             Self::RootIs { level, .. } => *level <= LEVEL_MAX,
             Self::Branches { level, deeper, branches } => {
                 (1..=DEEPER_MAX).contains(deeper)

@@ -76,6 +76,8 @@ pub struct Gossip {
     pub digest: Digest,
     /// The tables that the sender goes by.
     pub ring: RingStamp,
+    /// The sender holds nothing at all.
+    pub empty: bool,
     /// News of who is alive, at most [`CLAIMS_MAX`].
     pub claims: Vec<Claim>,
     /// What the message is for.

@@ -49,6 +49,8 @@ pub(super) struct Exchange {
     /// This core does not keep the partition: it takes nothing.
     pub(super) gives_only: bool,
     pub(super) begun: Instant,
+    /// The peer wants to hear how it ended.
+    pub(super) peer_heals: bool,
     round: u32,
     stage: Stage,
     /// The level of the leaves: the same on both sides.
@@ -96,6 +98,7 @@ impl Exchange {
             peer,
             gives_only,
             begun: desk.now,
+            peer_heals: false,
             round: 0,
             stage: Stage::Repair,
             leaf_level: 0,
@@ -114,9 +117,9 @@ impl Exchange {
         message.round == self.round && matches!(self.stage, Stage::Asked { ask: Step::Root, .. })
     }
 
-    /// The message that gives the peer's lease back.
-    pub(super) fn close(&self) -> Action {
-        self.message(Step::Close)
+    /// The message that gives the peer's lease back, and says whether all was repaired.
+    pub(super) fn close(&self, done: bool) -> Action {
+        self.message(Step::Close { done })
     }
 
     pub(super) fn bytes_underway(&self) -> u64 {

@@ -22,6 +22,8 @@ use crate::clock::Instant;
 pub(super) struct Responder {
     /// By partition.
     leases: BTreeMap<u16, Lease>,
+    /// Partitions whose copy here is being healed, with the last exchange that each peer began about it, and when.
+    pub(super) healing: BTreeMap<u16, BTreeMap<Endpoint, (u64, Instant)>>,
     /// Reads and takes under way for others.
     pub(super) jobs: usize,
 }
@@ -57,12 +59,18 @@ impl Responder {
         let tree = desk.tree;
         let free = match step {
             Step::Root => true,
-            Step::Close => return self.close(from, number, partition),
+            Step::Close { .. } => return self.close(from, number, partition),
             _ => !held && self.lease(desk, from, number, partition),
         };
         let answer = match step {
             _ if !free => Step::Busy,
-            Step::Root => Step::RootIs { sum: tree.root(partition), level: tree.level(partition) },
+            Step::Root => {
+                let heals = self.healing.contains_key(&partition);
+                if let Some(healing) = self.healing.get_mut(&partition) {
+                    healing.insert(from, (number, desk.now));
+                }
+                Step::RootIs { sum: tree.root(partition), level: tree.level(partition), heals }
+            }
             Step::Branches { level, deeper, branches } => branches_are(tree, partition, level, deeper, &branches),
             Step::List { level, leaves, after } => list_is(tree, partition, level, &leaves, after),
             Step::Compare { keys } => {

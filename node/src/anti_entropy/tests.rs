@@ -377,7 +377,7 @@ fn what_comes_late_from_another_exchange_is_dropped() {
     let store = world.nodes[node].store.clone();
     let core = &mut world.nodes[node].core;
     let answer = |number, round| {
-        let step = Step::RootIs { sum: 1, level: 0 };
+        let step = Step::RootIs { sum: 1, level: 0, heals: false };
         message::Exchange { number, round, partition: ask.partition, step }
     };
     let other_partition = message::Exchange { partition: ask.partition ^ 1, ..answer(ask.number, ask.round) };
@@ -421,7 +421,7 @@ fn answers_that_do_not_fit_are_dropped() {
     };
     let held = |fingerprint| HeldKey { key: HashedKey { fingerprint, tag: 1 }, version: 5, size_class: 9 };
     let list = |differ: usize, held: Vec<HeldKey>, more| Step::ListIs { differ: vec![true; differ], held, more };
-    say(core, now, ask.round, Step::RootIs { sum: 1, level: 0 }, &mut out);
+    say(core, now, ask.round, Step::RootIs { sum: 1, level: 0, heals: false }, &mut out);
     now = now + 200 * MS;
     out.clear();
     core.handle_timeout(now, &store, &mut out);
@@ -436,7 +436,7 @@ fn answers_that_do_not_fit_are_dropped() {
         Step::BranchesAre { differ: vec![], sums: vec![] },
         Step::BranchesAre { differ: vec![true], sums: vec![1; 3] },
         Step::BranchesAre { differ: vec![true; BRANCHES_MAX], sums: vec![1; BRANCHES_MAX << DEEPER_MAX] },
-        Step::RootIs { sum: 1, level: 0 },
+        Step::RootIs { sum: 1, level: 0, heals: false },
         Step::CompareIs { versions: vec![] },
         Step::Given { key: held(0).key, durable: true },
         list(1, vec![], false),

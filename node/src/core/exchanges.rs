@@ -38,7 +38,7 @@ impl<D: Disk> Core<D> {
 
     /// A read that [`Effect::Fetch`] asked for is done. `None`: there is no such object any more, or it cannot be read.
     pub fn handle_fetched(&mut self, now: Now, job: u64, log: LogId, object: Option<Whole>, out: &mut Vec<Effect>) {
-        self.look_for_damage(out);
+        self.look_for_damage(now, out);
         match log {
             LogId::Objects if self.forget_fetched(job, object.as_ref()) => {}
             LogId::Objects => self.exchange(now, out, |exchanges, tree, actions| {
@@ -74,6 +74,31 @@ impl<D: Disk> Core<D> {
         self.exchange_actions.extend(actions);
     }
 
+    /// This core's copy of a partition, or of all, may lack what it once had.
+    pub(super) fn distrust(&mut self, now: Now, partition: Option<u16>) {
+        let partitions = partition.map_or(0..self.ring.partitions(), |partition| partition..partition + 1);
+        for partition in partitions {
+            self.unhealed.add(now.instant, &self.ring, partition);
+        }
+        self.unhealed.partitions().for_each(|partition| self.anti_entropy.distrust(partition));
+    }
+
+    /// Whoever is away is not waited for for ever.
+    pub(super) fn heal_on(&mut self, now: Now, out: &mut Vec<Effect>) {
+        self.unhealed.handle_timeout(now.instant, |peer| self.down.contains(&peer));
+        self.note_healed(out);
+    }
+
+    /// When nothing is left to be healed, this core was filled once, and need not be filled at its next start.
+    pub(super) fn note_healed(&mut self, out: &mut Vec<Effect>) {
+        let unhealed = &self.unhealed;
+        self.anti_entropy.healed(|partition| unhealed.contains(partition));
+        if !self.filled && unhealed.is_empty() {
+            self.filled = true;
+            out.push(Effect::StoreFilled);
+        }
+    }
+
     /// Hands an event to anti-entropy, then does what it wants.
     pub(super) fn exchange(
         &mut self,
@@ -107,7 +132,11 @@ impl<D: Disk> Core<D> {
                 Action::Load { job, partition, key } => {
                     out.push(Effect::Fetch { job, log: LogId::Objects, partition, key });
                 }
-                Action::Compared { peer, partition, begun } => self.transfer.handle_compared(peer, partition, begun),
+                Action::Compared { peer, partition, begun } => {
+                    self.transfer.handle_compared(peer, partition, begun);
+                    self.unhealed.handle_compared(peer, partition, begun);
+                    self.note_healed(out);
+                }
                 take @ Action::Take { .. } => self.exchange_actions.push_back(take),
             }
         }

@@ -20,7 +20,10 @@ use super::{Core, Settings};
 use crate::{
     clock::Now,
     effect::Effect,
-    membership::{Contact, Membership, MembershipEffect, state::ClusterState},
+    membership::{
+        Contact, Membership, MembershipEffect,
+        state::{ClusterState, Standing},
+    },
     ring::Ring,
 };
 
@@ -46,6 +49,10 @@ impl<D: Disk> Core<D> {
                 self.drive_membership(now, out, |members, effects| {
                     members.handle_gossip(now.instant, from, &gossip, effects);
                 });
+                if gossip.empty && self.membership.state().standing(gossip.identity, from.node) == Standing::Belongs {
+                    self.unhealed.handle_empty(from);
+                    self.note_healed(out);
+                }
             }
             Err(_) => self.statistics.malformed += 1,
         }
@@ -84,15 +91,18 @@ impl<D: Disk> Core<D> {
                         self.held_gossip.push((to, gossip));
                     }
                 }
-                MembershipEffect::Send { to, gossip } => {
-                    out.push(Effect::Send { to, message: Message::Gossip(gossip) });
-                }
+                MembershipEffect::Send { to, gossip } => out.push(self.tell(to, gossip)),
                 MembershipEffect::LivenessChanged { endpoint, alive } => self.peer_changed(now, endpoint, alive, out),
                 MembershipEffect::StateChanged => self.state_changed(now, out),
                 MembershipEffect::Refused(refusal) => out.push(Effect::Refused(refusal)),
             }
         }
         result
+    }
+
+    fn tell(&self, to: Endpoint, gossip: Gossip) -> Effect {
+        let empty = self.objects.store.keys() + self.hints.store.keys() == 0;
+        Effect::Send { to, message: Message::Gossip(Gossip { empty, ..gossip }) }
     }
 
     /// Who belongs has changed, so the ring may have.
@@ -109,8 +119,11 @@ impl<D: Disk> Core<D> {
                 (0..ring.partitions()).filter(|&partition| ring.keepers(partition).any(|keeper| keeper == me)).collect()
             };
             let ring = ring_of(&self.settings, state);
-            let moved = kept(&ring) != kept(&self.ring);
+            let (before, after) = (kept(&self.ring), kept(&ring));
+            let moved = before != after;
             self.ring = Rc::new(ring);
+            self.unhealed.handle_ring(now.instant, &self.ring, |partition| before.contains(&partition));
+            self.unhealed.partitions().for_each(|partition| self.anti_entropy.distrust(partition));
             if moved && !planted(Bug::ActorKeptAfterMove) {
                 // In one log or the other there may be dots of this core's actor that the one of now does not hold.
                 self.renew_actor(out);
@@ -164,7 +177,7 @@ impl<D: Disk> Core<D> {
         self.store_again = (!stored).then(|| now.instant + STORE_RETRY);
         if self.storing_states == 0 && stored {
             let held = std::mem::take(&mut self.held_gossip);
-            out.extend(held.into_iter().map(|(to, gossip)| Effect::Send { to, message: Message::Gossip(gossip) }));
+            out.extend(held.into_iter().map(|(to, gossip)| self.tell(to, gossip)));
         }
         self.settle(now, out);
     }

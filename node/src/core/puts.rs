@@ -75,7 +75,7 @@ impl<D: Disk> Core<D> {
             Err(failure) => return self.fail(job.reply_to, failure, out),
         };
         // The scrub may have found since the last event that this key's record is lost.
-        self.look_for_damage(out);
+        self.look_for_damage(now, out);
         let Some(actor) = self.actor else {
             return self.deferred.push_back(job);
         };

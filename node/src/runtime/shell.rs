@@ -27,7 +27,7 @@ use crate::{
     clock::{Instant, Now},
     core::{Core, LogId},
     effect::Effect,
-    start::{fetch, renew, store_state},
+    start::{fetch, renew, store_filled, store_state},
 };
 
 /// What a client's answer leads to.
@@ -234,6 +234,7 @@ impl Shell {
                 self.fetch(self.look(|core| core.hint_store().clone()), job, LogId::Hints, partition, key);
             }
             Effect::StoreState(state) => self.store_state(state),
+            Effect::StoreFilled => drop(glommio::spawn_local(store_filled(self.objects())).detach()),
             Effect::Drop { partition } => {
                 let shell = self.clone();
                 let store = self.objects();

@@ -53,8 +53,11 @@ impl World {
     /// When that takes longer than `limit`, or something else is violated.
     pub fn wait_until_converged(&mut self, limit: Duration) -> Checked {
         let until = self.now + limit;
-        while let Some(partition) =
-            self.first_divergent().or_else(|| self.first_hinted()).or_else(|| Some(self.first_surplus()?.1))
+        while let Some(partition) = self
+            .first_divergent()
+            .or_else(|| self.first_hinted())
+            .or_else(|| Some(self.first_surplus()?.1))
+            .or_else(|| self.living_cores().find_map(|core| core.unhealed().partitions().next()))
         {
             if self.now >= until {
                 // What a store cannot read any more stands in its index all the same: nobody repairs that yet.
@@ -64,9 +67,10 @@ impl World {
                 let roots: Vec<_> = self.roots(partition).collect();
                 let hints: u64 = self.living_cores().map(|core| core.hint_store().keys()).sum();
                 let surplus = self.first_surplus();
+                let unhealed: usize = self.living_cores().map(|core| core.unhealed().partitions().count()).sum();
                 let detail = format!(
                     "partition {partition} has the roots {roots:?}, {hints} hints are held, and {surplus:?} is \
-                     held there and not kept, after {limit:?} without faults"
+                     held there and not kept, {unhealed} copies are not healed, after {limit:?} without faults"
                 );
                 return Err(self.fail("P7 convergence", detail));
             }

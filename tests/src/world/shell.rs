@@ -29,7 +29,7 @@ use quorate_net::{
 };
 use quorate_node::{
     core::{Belonging, Core, Loaded, LogId},
-    start::{StartError, Started, fetch, renew, start, store_state},
+    start::{StartError, Started, fetch, renew, start, store_filled, store_state},
 };
 
 use super::{
@@ -279,6 +279,12 @@ impl Shell {
             }
         };
         self.executor.spawn(GROUP, Box::pin(storing));
+    }
+
+    /// Stores that the store was filled once.
+    pub(super) fn store_filled(&mut self) {
+        let Some(store) = self.core().map(|core| core.store().clone()) else { return };
+        self.executor.spawn(GROUP, Box::pin(store_filled(store)));
     }
 
     /// Drops a partition.

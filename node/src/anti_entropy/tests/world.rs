@@ -433,7 +433,7 @@ fn step_name(step: &Step) -> &'static str {
         Step::Give { .. } => "give",
         Step::Given { .. } => "given",
         Step::Busy => "busy",
-        Step::Close => "close",
+        Step::Close { .. } => "close",
         Step::Invite => "invite",
     }
 }
