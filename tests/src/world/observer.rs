@@ -269,11 +269,13 @@ impl World {
         if left.is_none() {
             self.shells[at].holdings.remove(&(LogId::Objects, key.clone()));
         }
-        let owners =
-            self.shells[at].core().map(|core| core.ring().primaries(core.ring().partition(key.name())).to_vec());
+        let Some(core) = self.shells[at].core() else { return Ok(()) };
+        let (ring, members) = (core.ring(), core.membership().state());
+        let owners = ring.primaries(ring.partition(key.name()));
         for (other, shell) in self.shells.iter().enumerate().filter(|(_, shell)| !shell.spoiled) {
-            let owns = owners.iter().flatten().any(|owner| *owner == shell.me);
-            let belongs = self.nodes[self.node_of(other)].fate == Fate::Belongs;
+            let owns = owners.contains(&shell.me);
+            // Who was let go may not have heard of it yet.
+            let belongs = self.nodes[self.node_of(other)].fate == Fate::Belongs && members.has(shell.me);
             for log in LOGS.into_iter().filter(|log| belongs && (*log == LogId::Hints || !owns)) {
                 let Some(holding) = shell.holdings.get(&(log, key.clone())) else { continue };
                 let older = self.ledger.remembers(key, holding.newest()).unwrap_or_default();
