@@ -108,6 +108,8 @@ bugs! {
         "A forgotten key stays in its Merkle leaf.";
     SloppyUnsaid, "sloppy-unsaid", "H18",
         "The answer to a put does not say that fallbacks were counted.";
+    EmptyTrusted, "empty-trusted", "H18",
+        "Who has lost its disk says of what it had that it is absent.";
     FallbackSaysAbsent, "fallback-says-absent", "H18",
         "A fallback without a hint says that the key is absent.";
     ContextUnsealed, "context-unsealed", "H19",

@@ -74,7 +74,7 @@ use crate::{
 const TIMEOUT_MAX: Duration = Duration::from_secs(60);
 
 /// Who is away for so many times a request's patience is not waited for by a copy that has to be healed.
-const AWAY: u32 = 100;
+pub const AWAY: u32 = 100;
 
 /// So many places of damage are told apart.
 const DAMAGED_MAX: usize = 4096;

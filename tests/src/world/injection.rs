@@ -369,6 +369,7 @@ impl World {
         let node = self.node_of(at);
         self.power_cut(node);
         self.shells[at].disk.lose_all();
+        self.shells[at].emptied = true;
         self.spoil(at);
     }
 

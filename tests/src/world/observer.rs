@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use quorate_engine::{Sequence, Watermark, versions::Summary};
+use quorate_engine::{Sequence, Watermark, disk::Disk, versions::Summary};
 use quorate_net::{
     id::Endpoint,
     key::Key,
@@ -201,7 +201,8 @@ impl World {
                 let found = core.store().lookup(partition, key.encoded());
                 let lost = found.is_some_and(|found| found.summary == Summary::LOST);
                 if owns && !lost {
-                    return Ok(());
+                    let owners = ring.primaries(partition).to_vec();
+                    return self.check_healed(at, key, &owners);
                 }
                 let property = if lost { "P13 corruption" } else { "P9 hints" };
                 Err(violation(property, key, format!("core {at} says that the key is absent, which it cannot know")))
@@ -225,6 +226,31 @@ impl World {
             }
             ProbedVersion::Same | ProbedVersion::Unknown => Ok(()),
         }
+    }
+
+    /// Who has lost its disk says of a key that it is absent only when no other owner has what was lost. For a while: who is away
+    /// is not waited for longer.
+    fn check_healed(&mut self, at: usize, key: &Key, owners: &[Endpoint]) -> Checked {
+        let shell = &self.shells[at];
+        let Some(&version) = shell.lacking.get(key) else { return Ok(()) };
+        // Its clock may be a little fast.
+        if shell.disk.now() > shell.started + self.settings.away() / 2 || !self.ledger.watches(key) {
+            return Ok(());
+        }
+        let brought = self.ledger.remembers(key, version).unwrap_or_default();
+        for &owner in owners.iter().filter(|&&owner| owner != shell.me) {
+            let other = self.shell_of(owner);
+            let durable =
+                self.shells[other].holdings.get(&(LogId::Objects, key.clone())).map_or(0, |held| held.durable);
+            let knows = self.ledger.knows(key, durable).unwrap_or_default();
+            if !brought.is_empty() && brought.is_within(&knows) && !self.shells[other].spoiled {
+                let detail = format!(
+                    "core {at} lost {version:x}, and says that the key is absent; core {other} has {durable:x}"
+                );
+                return Err(violation("P5 read your writes", key, detail));
+            }
+        }
+        Ok(())
     }
 
     /// P13: a store finds no damage on a disk that was never spoiled.
@@ -369,6 +395,7 @@ impl World {
         }
         self.note(Some(key), || format!("core {at} holds {after:x} instead of {before:x}"));
         let shell = &mut self.shells[at];
+        shell.lacking.remove(key);
         if !shell.spoiled {
             self.ledger.taken(key, before, after)?;
         }
@@ -405,7 +432,11 @@ impl World {
             .iter()
             .map(|((log, key), holding)| (*log, key.clone(), holding.durable, core.local_version(*log, key).version.0))
             .collect();
+        let emptied = std::mem::take(&mut self.shells[at].emptied);
         for (log, key, durable, now) in found {
+            if emptied && log == LogId::Objects && now == 0 && durable != 0 {
+                self.shells[at].lacking.insert(key.clone(), durable);
+            }
             self.note(Some(&key), || format!("core {at} comes back with {now:x}, {durable:x} was durable"));
             let (before, after) = (self.ledger.remembers(&key, durable), self.ledger.knows(&key, now));
             let Some(after) = after else {

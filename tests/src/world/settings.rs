@@ -12,7 +12,7 @@ use quorate_net::{
 use quorate_node::{
     anti_entropy,
     context::Sealer,
-    core::{Belonging, Settings as CoreSettings},
+    core::{AWAY, Belonging, Settings as CoreSettings},
     hinted_handoff,
     membership::{
         GossipConfig,
@@ -189,6 +189,12 @@ impl Settings {
     /// No request meets a limit of how many there may be.
     pub(super) fn loosen_limits(&mut self) {
         (self.operations_max, self.siblings_max) = (1024, 64);
+    }
+
+    /// Who is away is waited for so long by a copy that is healed.
+    #[must_use]
+    pub fn away(&self) -> Duration {
+        AWAY * self.patience
     }
 
     /// Between the two times that all must agree before anything is forgotten.

@@ -89,6 +89,10 @@ pub(super) struct Shell {
     pub(super) holdings: BTreeMap<(LogId, Key), Holding>,
     /// What was durable may be gone: the disk was exchanged, or bytes on it were.
     pub(super) spoiled: bool,
+    /// Its disk was emptied since it last came up.
+    pub(super) emptied: bool,
+    /// What it had on a disk that was emptied, and has not got back.
+    pub(super) lacking: BTreeMap<Key, u64>,
     /// Once its disk could not read.
     pub(super) read_failed: bool,
     /// How often it had to do something at the moment when it just did.
@@ -117,6 +121,8 @@ impl Shell {
             coordinated: BTreeSet::new(),
             holdings: BTreeMap::new(),
             spoiled: false,
+            emptied: false,
+            lacking: BTreeMap::new(),
             read_failed: false,
             restless: 0,
             snapshot: None,

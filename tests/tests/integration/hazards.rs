@@ -88,6 +88,41 @@ pub(super) fn h2_a_dot_is_not_used_again_after_a_lost_or_restored_disk() {
     });
 }
 
+/// A and B have acknowledged x, which C missed; A loses its disk. Until it has been compared with B as well, A and C together do
+/// not say that there is no such key.
+#[test]
+pub(super) fn h2_who_has_lost_its_disk_does_not_say_that_a_key_is_absent() {
+    let mut asked = 0;
+    for_each_seed(20, |seed| {
+        let mut world = World::scripted(seed, 3);
+        let key = World::key("k");
+        let [a, b, c] = world.preference(&key).try_into().expect("three nodes");
+        world.isolate(c);
+        insist(&mut world, a, &key, &World::put("x", 2));
+        world.isolate(b);
+        world.give_up_copies(a);
+        world.power_cut(a);
+        world.disk(a).lose_all();
+        world.readmit(c);
+        world.cut_off(b, c);
+        world.wait_for("A is up", |world| world.core(a).is_some());
+        let until = world.now() + world.settings.away() / 2;
+        for node in [a, c, a, c] {
+            let outcome = world.ask(node, &key, Action::Get { quorum: 2 });
+            if world.now() < until {
+                assert!(!matches!(&outcome, Some(Outcome::Values { .. })), "{outcome:?} through {node}");
+                asked += 1;
+            }
+        }
+        world.readmit(b);
+        world.settle_down();
+        world.wait_for("A is healed", |world| world.core(a).is_some_and(|core| core.unhealed().is_empty()));
+        assert_eq!(world.values(a, &key, 2).0, ["x"]);
+        world.heal_and_audit();
+    });
+    assert!(asked > 10, "{asked} gets were in time");
+}
+
 /// Who stands where for a key: its primaries, the first of them coordinates, and the fallback.
 fn places(world: &World, key: &Key) -> [usize; 4] {
     world.preference(key).try_into().expect("four nodes")
