@@ -12,33 +12,30 @@ use quorate_net::{
 };
 use serde_json::{Value, json};
 
-use crate::{failure::Failure, nodes::Seeds, repair::check_partition, roots::owner, table::aligned};
+use crate::{failure::Failure, nodes::Common, repair::check_partition, roots::owner, table::aligned};
 
 /// Show which nodes keep which partitions
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    #[command(flatten)]
-    seeds: Seeds,
     /// Show who keeps this partition
     #[arg(long, value_name = "PARTITION", conflicts_with = "key")]
     partition: Option<u16>,
     /// Show who keeps this key
     #[arg(long, value_name = "KEY")]
     key: Option<OsString>,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    common: Common,
 }
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
-    let client = args.seeds.connect()?;
+    let client = args.common.connect()?;
     let map = client.map();
     check_partition(map, args.partition)?;
     let of_key = args.key.as_ref().map(|key| partition_of(map, key.as_bytes()));
     match args.partition.or(of_key) {
-        Some(partition) if args.json => println!("{}", partition_as_json(map, partition)),
+        Some(partition) if args.common.json => println!("{}", partition_as_json(map, partition)),
         Some(partition) => print!("{}", partition_as_table(map, partition)),
-        None if args.json => println!("{}", as_json(map)),
+        None if args.common.json => println!("{}", as_json(map)),
         None => print!("{}", as_table(map)),
     }
     Ok(())

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 
 use crate::{
     failure::{Failure, failed},
-    nodes::{Answered, Seeds, ask_core, ask_cores, inquire},
+    nodes::{Answered, Common, ask_core, ask_cores, inquire},
     roots::{self, Comparison},
     table::{aligned, count, duration, listed, size},
 };
@@ -21,10 +21,7 @@ use crate::{
 #[derive(clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
-    seeds: Seeds,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
+    common: Common,
 }
 
 /// What a core says of itself, by name, and of the others.
@@ -45,12 +42,12 @@ struct Seen {
 }
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
-    let client = args.seeds.connect()?;
+    let client = args.common.connect()?;
     let map = client.map();
     let nodes = ask_cores(&map.nodes, describe);
     let data = roots::compare(map, None);
     let problems = problems(&nodes, &data);
-    if args.json {
+    if args.common.json {
         println!("{}", as_json(map, &nodes, &data, &problems));
     } else {
         let whole = nodes.iter().filter(|node| node.cores.iter().all(Result::is_ok)).count();

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use super::{plan::mean_bytes, view::View};
 use crate::{
     failure::{Failure, failed},
-    nodes::{Answered, Seeds, number},
+    nodes::{Answered, Common, number},
     table::{count, duration, size},
 };
 
@@ -28,20 +28,16 @@ const LOOK_PERIOD: Duration = Duration::from_millis(250);
 /// What takes no longer shows no progress.
 const QUIET: Duration = Duration::from_secs(2);
 
-pub(super) fn run(seeds: &Seeds, wait_for_end: bool, as_json: bool) -> Result<(), Failure> {
-    let mut client = seeds.connect()?;
+pub(super) fn run(common: &Common, wait_for_end: bool) -> Result<(), Failure> {
+    let mut client = common.connect()?;
     if wait_for_end {
         let took = wait(&mut client)?;
-        if !as_json {
+        if !common.json {
             println!("{}", done(took));
         }
     }
     let progress = look(&mut client)?;
-    if as_json {
-        println!("{}", progress.as_json());
-    } else {
-        print!("{}", progress.as_text());
-    }
+    common.print(|| progress.as_json(), || progress.as_text());
     Ok(())
 }
 
