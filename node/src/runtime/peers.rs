@@ -27,9 +27,18 @@ pub(super) struct Identity {
     pub machine: NodeIdentity,
 }
 
+/// What is on the way to a machine that is gone is given up after this, and so is a new connection that says nothing: requests
+/// have long been answered in other ways by then.
+const SILENCE_MAX: Duration = Duration::from_secs(5);
+
 /// The limits of a connection between peers.
 pub(super) fn limits() -> Limits {
-    Limits { when_full: WhenFull::Refuse, first_request_timeout: Some(Duration::from_secs(5)), ..Limits::default() }
+    Limits {
+        when_full: WhenFull::Refuse,
+        first_request_timeout: Some(SILENCE_MAX),
+        silence_max: Some(SILENCE_MAX),
+        ..Limits::default()
+    }
 }
 
 /// Connects to `peer` and stays connected. `asks`: only to hear whether this node still belongs, since it is the peer who
