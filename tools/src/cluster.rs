@@ -7,7 +7,7 @@
 
 mod join;
 mod plan;
-mod progress;
+pub(crate) mod progress;
 mod view;
 
 use std::net::SocketAddr;
