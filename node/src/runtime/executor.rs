@@ -45,6 +45,9 @@ const TICK: Duration = Duration::from_millis(10);
 /// Nor more often than this.
 const TICK_MIN: Duration = Duration::from_millis(1);
 
+/// So many ticks lie between two counts of the keys.
+const KEYS_EVERY: u64 = 8;
+
 /// Incomplete requests and unwritten answers of one core, in bytes.
 const BUFFERED_BYTES_MAX: usize = 512 << 20;
 
@@ -94,7 +97,7 @@ pub(super) async fn run(plan: CorePlan) -> Result<(), ServeError> {
 
 async fn serve(plan: CorePlan) -> Result<(), ServeError> {
     let CorePlan { me, config, store, hints, data, cluster, machine, seat, signals } = plan;
-    let _heartbeat = heartbeat();
+    let opening = heartbeat();
     let transport = Transport::new(BUFFERED_BYTES_MAX);
     // The ports first: a node that is already running is told apart before its files are touched.
     let ports = Ports::bind(&config, me.core).map_err(ServeError::Bind)?;
@@ -130,8 +133,10 @@ async fn serve(plan: CorePlan) -> Result<(), ServeError> {
     let _lookout = spawn_local(links.clone().look_around());
     let serving = ports.serve(&shell, &transport, &config, &signals, identity);
     signals.ready.fetch_add(1, Ordering::SeqCst);
+    drop(opening);
     tick(&shell, &signals).await;
 
+    let _closing = heartbeat();
     shell.drive(|core, now, out| core.handle_stop(now, out));
     for task in serving {
         task.cancel().await;
@@ -255,14 +260,23 @@ async fn receive(shell: Rc<Shell>, receiver: MeshReceiver<Vec<u8>>) {
     }
 }
 
-/// Wakes an executor that has parked by mistake, from before its store is opened until after it is closed. Runs until it is
-/// dropped.
+/// Wakes an executor that has parked by mistake, while nothing else does so often: its store is opened or closed. Runs until it
+/// is dropped.
 pub(super) fn heartbeat() -> Task<()> {
     spawn_local(async {
         loop {
-            Timer::new(TICK).await;
+            wait(TICK).await;
         }
     })
+}
+
+/// Waits for `delay`. An executor may park by mistake although that is over: then the second timer wakes it. Otherwise that
+/// one never fires, and costs no waking up.
+async fn wait(delay: Duration) {
+    let timer = async |delay| {
+        Timer::new(delay).await;
+    };
+    future::or(timer(delay), timer(delay + TICK)).await;
 }
 
 /// Looks at deadlines until everything shall stop.
@@ -270,9 +284,11 @@ async fn tick(shell: &Rc<Shell>, signals: &Signals) {
     let core = usize::from(shell.me().core.0);
     let (mine, keys) = (&signals.ticks[core], &signals.keys[core]);
     while !signals.stop.load(Ordering::Relaxed) {
-        Timer::new(shell.until_next_timeout().clamp(TICK_MIN, TICK)).await;
-        mine.fetch_add(1, Ordering::Relaxed);
-        keys.store(shell.look(|core| core.store().live_keys()), Ordering::Relaxed);
+        wait(shell.until_next_timeout().clamp(TICK_MIN, TICK)).await;
+        // Keys are counted by looking at all partitions, and who asks for their number does not need that of this moment.
+        if mine.fetch_add(1, Ordering::Relaxed).is_multiple_of(KEYS_EVERY) {
+            keys.store(shell.look(|core| core.store().live_keys()), Ordering::Relaxed);
+        }
         shell.drive(|core, now, out| core.handle_timeout(now, out));
     }
 }

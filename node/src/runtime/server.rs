@@ -57,6 +57,10 @@ const PATIENCE: Duration = Duration::from_millis(100);
 /// Hints are read once, in turn.
 const HINT_CACHE_BYTES: usize = 1 << 20;
 
+/// The main thread looks at the cores, and at the wish to stop, this often; more often as long as they start.
+const WATCH: Duration = Duration::from_millis(50);
+const WATCH_START: Duration = Duration::from_millis(10);
+
 /// A core whose tick stands still for so long is reported.
 const STALL: Duration = Duration::from_secs(2);
 
@@ -156,7 +160,7 @@ fn watch(signals: &Signals, stop: &AtomicBool, cores: u16, ready: impl FnOnce())
                 *since = Instant::now();
             }
         }
-        thread::sleep(Duration::from_millis(20));
+        thread::sleep(if ready.is_some() { WATCH_START } else { WATCH });
     }
 }
 
