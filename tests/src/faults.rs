@@ -71,11 +71,13 @@ pub enum Class {
     Replace,
     /// All nodes live short lives for a while, and hear what is said to their earlier ones.
     Echo,
+    /// Gossip does not reach a node, as after the commit of a change; all else does.
+    Deafness,
 }
 
 impl Class {
     /// All of them.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 30] = [
         Self::Loss,
         Self::Delay,
         Self::Duplication,
@@ -105,6 +107,7 @@ impl Class {
         Self::Remove,
         Self::Replace,
         Self::Echo,
+        Self::Deafness,
     ];
 
     /// The first so many are drawn for each seed. The others have seeds of their own: so what a seed means stayed the same

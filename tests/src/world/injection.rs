@@ -100,9 +100,13 @@ impl World {
             Class::Upgrade => self.begin_upgrade(),
             Class::Join | Class::Leave | Class::Remove | Class::Replace => self.change_ring(class)?,
             Class::Echo => self.echo(),
+            // It strikes with the next commit.
+            Class::Deafness => {}
         }
-        let counted_elsewhere =
-            matches!(class, Class::Loss | Class::Duplication | Class::Reordering | Class::Clog | Class::Echo);
+        let counted_elsewhere = matches!(
+            class,
+            Class::Loss | Class::Duplication | Class::Reordering | Class::Clog | Class::Echo | Class::Deafness
+        );
         if !counted_elsewhere && !class.changes_ring() {
             self.hits.count(class);
         }
@@ -149,6 +153,7 @@ impl World {
         }
         for node in 0..self.nodes.len() {
             self.resume(node)?;
+            self.nodes[node].deaf_until = Duration::ZERO;
             self.replace_failed(node);
             let when = self.now;
             self.at(when, Event::Start { node });
@@ -328,6 +333,18 @@ impl World {
         self.at(when, Event::Start { node });
         if left > 0 {
             self.at(self.now + length, Event::End(Ending::Life { node, length, left: left - 1 }));
+        }
+    }
+
+    /// Somebody does not hear of a change that was just committed, nor of anything else for a while.
+    pub(super) fn deafen(&mut self, but: usize) {
+        let nodes: Vec<usize> = self.belonging().filter(|&node| node != but).collect();
+        // Of those of the first hour, who have the most to give away.
+        let node = nodes[self.random.index(nodes.len().min(2))];
+        if self.healed.is_none() && self.nodes.iter().all(|node| node.deaf_until <= self.now) {
+            let length = Duration::from_millis(self.random.range(1_000..3_000));
+            self.nodes[node].deaf_until = self.now + length;
+            self.note(None, || format!("node {node} hears no gossip for {length:?}"));
         }
     }
 
