@@ -82,6 +82,8 @@ bugs! {
         "Who was removed is listened to.";
     SplitRingsStay, "split-rings-stay", "H12",
         "Of two rings of one term each side keeps its own.";
+    DropsUnheard, "drops-unheard", "H12",
+        "A change of the ring goes on before all are known to go by the same tables.";
     DropsUncompared, "drops-uncompared", "H12",
         "Who gives a partition away drops it without a look at what the owners have.";
     LateAnswerCounts, "late-answer-counts", "H13",

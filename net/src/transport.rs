@@ -19,11 +19,13 @@ use std::{
     cell::{Cell, RefCell},
     collections::BTreeMap,
     io,
+    os::fd::{AsRawFd, BorrowedFd},
     rc::Rc,
     time::{Duration, Instant},
 };
 
 use glommio::{net::TcpStream, timer::Timer};
+use socket2::{SockRef, TcpKeepalive};
 
 pub use backoff::Backoff;
 pub use connection::{Closed, Connection, ConnectionId, Handler, Next, SendError, Taken};
@@ -59,6 +61,9 @@ pub struct Limits {
     pub request_timeout: Duration,
     /// How long the peer may take none of what is written to it.
     pub write_timeout: Duration,
+    /// How long the peer's machine may be silent to what the kernel sent it, also to its probes of a connection at rest.
+    /// `None`: as long as the kernel takes, a quarter of an hour or two. At least 1 s.
+    pub silence_max: Option<Duration>,
 }
 
 impl Default for Limits {
@@ -71,6 +76,7 @@ impl Default for Limits {
             first_request_timeout: None,
             request_timeout: Duration::from_secs(60),
             write_timeout: Duration::from_secs(30),
+            silence_max: None,
         }
     }
 }
@@ -177,6 +183,14 @@ impl Transport {
         let peer = stream.peer_addr()?;
         stream.set_nodelay(true)?;
         stream.set_write_timeout(Some(limits.write_timeout))?;
+        if let Some(silence) = limits.silence_max {
+            let descriptor = descriptor(&stream);
+            let socket = SockRef::from(&descriptor);
+            socket.set_tcp_user_timeout(Some(silence))?;
+            // After the first probe without an answer the time above has passed: the second look ends the connection.
+            let probes = TcpKeepalive::new().with_time(silence).with_interval(Duration::from_secs(1));
+            socket.set_tcp_keepalive(&probes)?;
+        }
         let id = ConnectionId(self.0.next_id.replace(self.0.next_id.get() + 1));
         let connection = Connection::new(id, peer, *limits, self.clone());
         self.0.connections.borrow_mut().insert(id, connection.clone());
@@ -268,6 +282,15 @@ impl Transport {
             buffer.clear();
             spare.push(buffer);
         }
+    }
+}
+
+/// The stream's socket, for options that glommio has no name for.
+fn descriptor(stream: &TcpStream) -> BorrowedFd<'_> {
+    #[expect(unsafe_code, reason = "glommio's streams tell nothing but the number")]
+    // SAFETY: the stream owns the descriptor and keeps it open for as long as it is borrowed, as the signature has it.
+    unsafe {
+        BorrowedFd::borrow_raw(stream.as_raw_fd())
     }
 }
 

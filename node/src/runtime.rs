@@ -16,6 +16,7 @@ macro_rules! say {
 
 mod clients;
 mod executor;
+mod links;
 mod peers;
 pub mod rehome;
 pub mod server;

@@ -40,6 +40,8 @@ pub struct Network {
     cut: BTreeMap<(NodeId, NodeId), u32>,
     /// Nothing passes before this moment, then all of it does.
     clogged: BTreeMap<(NodeId, NodeId), Duration>,
+    /// What is sent before this moment takes so much longer.
+    stretched: BTreeMap<(NodeId, NodeId), (Duration, Duration)>,
     /// The latest arrival on each path, to tell when one overtakes another.
     latest: BTreeMap<Path, Duration>,
     /// What happened.
@@ -63,6 +65,7 @@ impl Network {
             weather: Weather::fair(),
             cut: BTreeMap::new(),
             clogged: BTreeMap::new(),
+            stretched: BTreeMap::new(),
             latest: BTreeMap::new(),
             hits: Hits::default(),
         }
@@ -93,10 +96,22 @@ impl Network {
         self.clogged.insert((from, to), until);
     }
 
+    /// What is sent in this direction until then takes so much longer.
+    pub fn stretch(&mut self, from: NodeId, to: NodeId, until: Duration, by: Duration) {
+        self.stretched.insert((from, to), (until, by));
+    }
+
+    /// Whether there is anything that takes longer.
+    #[must_use]
+    pub fn is_stretched(&self, now: Duration) -> bool {
+        self.stretched.values().any(|&(until, _)| now < until)
+    }
+
     /// All paths are open and the weather is fair.
     pub fn heal(&mut self) {
         self.cut.clear();
         self.clogged.clear();
+        self.stretched.clear();
         self.weather = Weather::fair();
     }
 
@@ -145,6 +160,12 @@ impl Network {
             } else {
                 self.clogged.remove(&(from, to));
             }
+        }
+        if let Path::Nodes(from, to) = path
+            && let Some(&(until, by)) = self.stretched.get(&(from, to))
+            && now < until
+        {
+            sent = sent.max(now + by);
         }
         // Exponential, and never longer than 12 times the average: see `UNDER_WAY_MAX` of the settings.
         let factor = (-(1.0 - self.random.unit()).ln()).min(12.0);

@@ -35,7 +35,7 @@ pub use settings::{Settings, Shape};
 use crate::{
     checkers::{Checked, Ledger, Violation},
     clock::Clock,
-    faults::{Hits, Plan},
+    faults::{Class, Hits, Plan},
     network::{Network, Path},
     workload::{Client, Workload},
 };
@@ -96,6 +96,8 @@ struct Node {
     shells: Range<usize>,
     clock: Clock,
     paused_until: Option<Duration>,
+    /// No gossip reaches it before this moment.
+    deaf_until: Duration,
     /// Which machine.
     identity: NodeIdentity,
     fate: Fate,
@@ -153,7 +155,7 @@ impl World {
     pub fn new(seed: u64, shape: &Shape, plan: Plan) -> Self {
         let mut random = Random::new(seed);
         let mut settings = Settings::new(shape, &mut random);
-        if plan.about_ring {
+        if plan.about_ring && !plan.classes.contains(&Class::Deafness) {
             settings.gossip_fast();
         }
         let (mut nodes, mut shells) = (Vec::new(), Vec::new());
@@ -428,7 +430,7 @@ impl World {
         event(core, now, &mut effects);
         let puts = core.statistics().puts - puts;
         self.observe(at, cause, &before, puts, &effects)?;
-        self.look_at_ring(at);
+        self.look_at_ring(at)?;
         for effect in effects {
             self.perform(at, cause, effect)?;
         }
@@ -485,7 +487,7 @@ impl World {
             Process::Starting(outcome) => match outcome.take() {
                 Some(Ok(started)) => {
                     self.shells[at].begin(started);
-                    self.look_at_ring(at);
+                    self.look_at_ring(at)?;
                     self.note(None, || format!("core {at} is up"));
                     self.check_recovered(at)?;
                     self.meet_peers(at)?;
@@ -535,6 +537,11 @@ impl World {
         match effect {
             Effect::Send { to, message } => {
                 let from = self.shells[at].me;
+                let deaf = from.node != to.node && self.now < self.nodes[self.node_of(self.shell_of(to))].deaf_until;
+                if deaf && matches!(message, Message::Gossip(_)) {
+                    self.hits.count(Class::Deafness);
+                    return Ok(());
+                }
                 self.note_message(from, to, &message);
                 if let (Message::Request(request), Cause::Put { asked: Some(asked), .. }) = (&message, cause) {
                     self.forwarded.insert((from, request.id), *asked);
@@ -726,6 +733,7 @@ impl Node {
             shells: first..shells.len(),
             clock: Clock::new(random.range(0..1 << 50), random.range(0..2_000) as i64 - 1_000),
             paused_until: None,
+            deaf_until: Duration::ZERO,
             identity,
             fate: Fate::Belongs,
             goes: false,

@@ -22,6 +22,7 @@ mod processes {
     mod harness;
     mod hosts;
     mod load;
+    mod moved;
     mod repair;
     mod splits;
     mod start;

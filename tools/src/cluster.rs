@@ -7,7 +7,7 @@
 
 mod join;
 mod plan;
-mod progress;
+pub(crate) mod progress;
 mod view;
 
 use std::net::SocketAddr;
@@ -18,7 +18,7 @@ use serde_json::{Value, json};
 use self::view::View;
 use crate::{
     failure::{Failure, failed},
-    nodes::{Seeds, number},
+    nodes::{Common, number},
 };
 
 /// Add nodes to the cluster, take them out, replace them
@@ -39,15 +39,8 @@ Examples:
 pub(crate) struct Args {
     #[command(subcommand)]
     command: Command,
-}
-
-#[derive(clap::Args)]
-struct Common {
     #[command(flatten)]
-    seeds: Seeds,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
+    common: Common,
 }
 
 #[derive(Subcommand)]
@@ -58,8 +51,6 @@ enum Command {
         /// The new node's ADDRESS or ADDRESS:PORT
         #[arg(value_name = "ADDRESS")]
         address: String,
-        #[command(flatten)]
-        common: Common,
     },
     /// Stage that a node hands over its partitions and goes
     #[command(after_help = "Example: quorate cluster leave 2")]
@@ -67,16 +58,12 @@ enum Command {
         /// Its id
         #[arg(value_name = "NODE", value_parser = node_id())]
         id: u16,
-        #[command(flatten)]
-        common: Common,
     },
     /// Stage that a node stays after all that was to leave or to be removed
     Stay {
         /// Its id
         #[arg(value_name = "NODE", value_parser = node_id())]
         id: u16,
-        #[command(flatten)]
-        common: Common,
     },
     /// Stage that a node is given up that is gone for good: nobody waits for it, and it is refused should it come back
     #[command(after_help = "Example: quorate cluster remove 3")]
@@ -87,8 +74,6 @@ enum Command {
         /// Also if it answers: what only it has is lost
         #[arg(long)]
         force: bool,
-        #[command(flatten)]
-        common: Common,
     },
     /// Stage that a node which has joined takes the places of another one, which goes
     #[command(after_help = "\
@@ -102,14 +87,9 @@ Example: quorate cluster replace 3 5")]
         /// The id of the node that takes its places
         #[arg(value_name = "NEW", value_parser = node_id())]
         new: u16,
-        #[command(flatten)]
-        common: Common,
     },
     /// Show what a commit of all that is staged would do, and the plan's id
-    Plan {
-        #[command(flatten)]
-        common: Common,
-    },
+    Plan,
     /// Do what a plan has shown
     #[command(after_help = "Example: quorate cluster commit 3f2a9c0d5e6b7a81 --wait")]
     Commit {
@@ -119,31 +99,18 @@ Example: quorate cluster replace 3 5")]
         /// Wait until all has moved
         #[arg(long)]
         wait: bool,
-        #[command(flatten)]
-        common: Common,
     },
     /// Give up the change that is under way; what was staged stays so
-    Abort {
-        #[command(flatten)]
-        common: Common,
-    },
+    Abort,
     /// Let nothing more move until it is resumed
-    Pause {
-        #[command(flatten)]
-        common: Common,
-    },
+    Pause,
     /// Let the change go on
-    Resume {
-        #[command(flatten)]
-        common: Common,
-    },
+    Resume,
     /// Show how far a change is, and what is staged
     Status {
         /// Wait until no change is under way
         #[arg(long)]
         wait: bool,
-        #[command(flatten)]
-        common: Common,
     },
 }
 
@@ -152,38 +119,35 @@ fn node_id() -> clap::builder::RangedI64ValueParser<u16> {
 }
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
+    let common = &args.common;
     match &args.command {
-        Command::Join { address, common } => join::run(&common.seeds, address, common.json),
-        Command::Leave { id, common } => {
+        Command::Join { address } => join::run(common, address),
+        Command::Leave { id } => {
             stage(common, &["LEAVE", &id.to_string()], &format!("Node {id} is to hand over its partitions and go."))
         }
-        Command::Stay { id, common } => stage(common, &["STAY", &id.to_string()], &format!("Node {id} stays.")),
-        Command::Remove { id, force, common } => remove(common, *id, *force),
-        Command::Replace { old, new, common } => stage(
+        Command::Stay { id } => stage(common, &["STAY", &id.to_string()], &format!("Node {id} stays.")),
+        Command::Remove { id, force } => remove(common, *id, *force),
+        Command::Replace { old, new } => stage(
             common,
             &["REPLACE", &old.to_string(), &new.to_string()],
             &format!("Node {new} is to take the places of node {old}."),
         ),
-        Command::Plan { common } => plan::run(&common.seeds, common.json),
-        Command::Commit { plan, wait, common } => commit(common, plan, *wait),
-        Command::Abort { common } => order(
+        Command::Plan => plan::run(common),
+        Command::Commit { plan, wait } => commit(common, plan, *wait),
+        Command::Abort => order(
             common,
             &["ABORT"],
             "The change is given up; what was staged stays so: `quorate cluster plan` shows it.",
         ),
-        Command::Pause { common } => {
-            order(common, &["PAUSE"], "The change is paused: `quorate cluster resume` lets it go on.")
-        }
-        Command::Resume { common } => {
-            order(common, &["RESUME"], "The change goes on: `quorate cluster status` shows it.")
-        }
-        Command::Status { wait, common } => progress::run(&common.seeds, *wait, common.json),
+        Command::Pause => order(common, &["PAUSE"], "The change is paused: `quorate cluster resume` lets it go on."),
+        Command::Resume => order(common, &["RESUME"], "The change goes on: `quorate cluster status` shows it."),
+        Command::Status { wait } => progress::run(common, *wait),
     }
 }
 
 /// Has the cluster make a change, and tells that it is made.
 fn order(common: &Common, words: &[&str], said: &str) -> Result<(), Failure> {
-    let mut client = common.seeds.connect()?;
+    let mut client = common.connect()?;
     let answer = View::look(&mut client).order(words)?;
     tell(common, &answer, said);
     Ok(())
@@ -197,16 +161,12 @@ fn stage(common: &Common, words: &[&str], said: &str) -> Result<(), Failure> {
 const NOTHING_MOVES: &str = "Nothing moves yet: `quorate cluster plan` shows what would.";
 
 fn tell(common: &Common, answer: &Value, said: &str) {
-    if common.json {
-        println!("{answer}");
-    } else {
-        println!("{said}");
-    }
+    common.print(|| answer.clone(), || format!("{said}\n"));
 }
 
 /// What answers should leave, not be removed: others wait for it then, and nothing that only it has is lost.
 fn remove(common: &Common, id: u16, force: bool) -> Result<(), Failure> {
-    let mut client = common.seeds.connect()?;
+    let mut client = common.connect()?;
     let view = View::look(&mut client);
     let answers = |at: SocketAddr| crate::resp::ask(at, &[b"PING"], view::ANSWER_MAX).is_ok();
     let member = view.foremost()?.2["nodes"].as_array().into_iter().flatten().find(|node| {
@@ -228,7 +188,7 @@ fn remove(common: &Common, id: u16, force: bool) -> Result<(), Failure> {
 }
 
 fn commit(common: &Common, plan: &str, wait: bool) -> Result<(), Failure> {
-    let mut client = common.seeds.connect()?;
+    let mut client = common.connect()?;
     let answer = View::look(&mut client).order(&["COMMIT", &plan.to_ascii_lowercase()])?;
     if !wait {
         tell(common, &answer, "The change is under way: `quorate cluster status` shows how far it is.");

@@ -22,7 +22,7 @@ use serde_json::{Value, json};
 
 use crate::{
     failure::{Failure, failed},
-    nodes::Seeds,
+    nodes::Common,
 };
 
 /// Read a key: its value, or all its siblings with the context that resolves them
@@ -34,7 +34,7 @@ pub(crate) struct GetArgs {
     #[arg(long, value_name = "R", value_parser = clap::value_parser!(u8).range(1..=7))]
     r: Option<u8>,
     #[command(flatten)]
-    common: CommonArgs,
+    request: RequestArgs,
 }
 
 /// Write a key
@@ -47,7 +47,7 @@ pub(crate) struct PutArgs {
     #[command(flatten)]
     write: WriteArgs,
     #[command(flatten)]
-    common: CommonArgs,
+    request: RequestArgs,
 }
 
 /// Delete a key
@@ -58,7 +58,7 @@ pub(crate) struct DelArgs {
     #[command(flatten)]
     write: WriteArgs,
     #[command(flatten)]
-    common: CommonArgs,
+    request: RequestArgs,
 }
 
 #[derive(clap::Args)]
@@ -71,7 +71,7 @@ struct KeyArgs {
 }
 
 #[derive(clap::Args)]
-struct CommonArgs {
+struct RequestArgs {
     /// Only primaries count: with R + W > N a read then sees the last write
     #[arg(long, conflicts_with = "sloppy")]
     strict: bool,
@@ -79,10 +79,7 @@ struct CommonArgs {
     #[arg(long)]
     sloppy: bool,
     #[command(flatten)]
-    seeds: Seeds,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
+    common: Common,
 }
 
 #[derive(clap::Args)]
@@ -113,14 +110,14 @@ enum Durability {
 }
 
 pub(crate) fn get(args: &GetArgs) -> Result<(), Failure> {
-    let options = GetOptions { quorum: args.r.unwrap_or(0), consistency: args.common.consistency() };
+    let options = GetOptions { quorum: args.r.unwrap_or(0), consistency: args.request.consistency() };
     let key = args.of.key()?;
-    let found = args.common.seeds.connect()?.get(&key, options).map_err(|error| told(&error))?;
+    let found = args.request.common.connect()?.get(&key, options).map_err(|error| told(&error))?;
     let output = io::stdout();
     let for_person = output.is_terminal();
-    let written = write_found(&mut output.lock(), &key, &found, args.common.json, for_person);
+    let written = write_found(&mut output.lock(), &key, &found, args.request.common.json, for_person);
     written.map_err(|error| failed(format!("cannot write the value: {error}")))?;
-    if found.values.is_empty() && !args.common.json {
+    if found.values.is_empty() && !args.request.common.json {
         return Err(failed(format!("no value for {}", key.name().escape_ascii())));
     }
     Ok(())
@@ -128,16 +125,16 @@ pub(crate) fn get(args: &GetArgs) -> Result<(), Failure> {
 
 pub(crate) fn put(args: &PutArgs) -> Result<(), Failure> {
     let value = if args.value == "-" { read_value()? } else { Bytes::copy_from_slice(args.value.as_bytes()) };
-    let (key, options) = (args.of.key()?, args.write.options(&args.common));
-    let written = args.common.seeds.connect()?.put(&key, value, &options).map_err(|error| told(&error))?;
-    print_written(&key, &written, args.common.json);
+    let (key, options) = (args.of.key()?, args.write.options(&args.request));
+    let written = args.request.common.connect()?.put(&key, value, &options).map_err(|error| told(&error))?;
+    print_written(&key, &written, args.request.common.json);
     Ok(())
 }
 
 pub(crate) fn del(args: &DelArgs) -> Result<(), Failure> {
-    let (key, options) = (args.of.key()?, args.write.options(&args.common));
-    let written = args.common.seeds.connect()?.delete(&key, &options).map_err(|error| told(&error))?;
-    print_written(&key, &written, args.common.json);
+    let (key, options) = (args.of.key()?, args.write.options(&args.request));
+    let written = args.request.common.connect()?.delete(&key, &options).map_err(|error| told(&error))?;
+    print_written(&key, &written, args.request.common.json);
     Ok(())
 }
 
@@ -147,14 +144,14 @@ impl KeyArgs {
     }
 }
 
-impl CommonArgs {
+impl RequestArgs {
     fn consistency(&self) -> message::Consistency {
         if self.strict { message::Consistency::Strict } else { message::Consistency::Sloppy }
     }
 }
 
 impl WriteArgs {
-    fn options(&self, common: &CommonArgs) -> PutOptions {
+    fn options(&self, request: &RequestArgs) -> PutOptions {
         PutOptions {
             context: self.context.as_ref().map(|context| Bytes::copy_from_slice(context.as_bytes())),
             quorum: self.w.unwrap_or(0),
@@ -163,7 +160,7 @@ impl WriteArgs {
                 Durability::One => message::Durability::One,
                 Durability::Buffered => message::Durability::Buffered,
             },
-            consistency: common.consistency(),
+            consistency: request.consistency(),
             token: self.id,
         }
     }

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use crate::{
     failure::{Failure, failed},
-    nodes::{Answered, Seeds, ask_cores, inquire, number},
+    nodes::{Answered, Common, ask_cores, inquire, number},
     table::{aligned, count, size},
 };
 
@@ -26,14 +26,11 @@ const RATE_OVER: Duration = Duration::from_secs(1);
 #[derive(clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
-    seeds: Seeds,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
+    common: Common,
 }
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
-    let client = args.seeds.connect()?;
+    let client = args.common.connect()?;
     let before = look(client.map());
     let held =
         |nodes: &[Answered<Value>]| nodes.iter().flat_map(|node| node.answers()).any(|core| number(core, "held") > 0);
@@ -46,12 +43,8 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     };
     let cores = rated(&nodes, before.as_ref().map(|(nodes, over)| (nodes.as_slice(), *over)));
     let total: u64 = cores.iter().map(|core| number(core, "held")).sum();
-    if args.json {
-        println!("{}", json!({"held": total, "cores": cores}));
-    } else {
-        println!("{}\n", summary(total));
-        print!("{}", as_table(&cores));
-    }
+    args.common
+        .print(|| json!({"held": total, "cores": cores}), || format!("{}\n\n{}", summary(total), as_table(&cores)));
     if nodes.iter().all(|node| node.answers().next().is_none()) {
         return Err(failed("no core tells of its hints; `quorate status` shows which nodes answer"));
     }

@@ -25,18 +25,36 @@ const ANSWER_MAX: Duration = Duration::from_secs(2);
 
 const PORT: u16 = 7400;
 
-/// Which nodes to ask first.
+/// What each command takes that asks a cluster: which nodes to ask first, and how to tell the answer.
 #[derive(clap::Args)]
-pub(crate) struct Seeds {
+pub(crate) struct Common {
     /// A node's ADDRESS or ADDRESS:PORT; several, separated by commas, are tried in turn
-    #[arg(long = "node", value_name = "ADDRESS", value_delimiter = ',', default_value = "127.0.0.1:7400")]
+    #[arg(
+        long = "node",
+        global = true,
+        value_name = "ADDRESS",
+        value_delimiter = ',',
+        default_value = "127.0.0.1:7400"
+    )]
     nodes: Vec<String>,
     /// How long to wait for an answer, in seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=3600))]
+    #[arg(long, global = true, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=3600))]
     timeout: u64,
+    /// Print JSON
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
 }
 
-impl Seeds {
+impl Common {
+    /// Prints one of the two.
+    pub(crate) fn print(&self, json: impl FnOnce() -> Value, text: impl FnOnce() -> String) {
+        if self.json {
+            println!("{}", json());
+        } else {
+            print!("{}", text());
+        }
+    }
+
     /// How long an answer may take.
     pub(crate) fn timeout(&self) -> Duration {
         Duration::from_secs(self.timeout)
@@ -48,7 +66,7 @@ impl Seeds {
         for node in &self.nodes {
             addresses.extend(resolve(node)?);
         }
-        let options = ClientOptions { timeout: Duration::from_secs(self.timeout), ..ClientOptions::default() };
+        let options = ClientOptions { timeout: self.timeout(), ..ClientOptions::default() };
         Client::connect(&addresses, options).map_err(|error| match error {
             ClientError::Unreachable { last } => failed(format!(
                 "no node can be reached ({last}); nothing was changed. Start a cluster with `quorate dev`, or name a \

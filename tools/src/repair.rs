@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use crate::{
     failure::{Failure, failed},
-    nodes::{Seeds, ask_cores, inquire, number},
+    nodes::{Common, ask_cores, inquire, number},
     roots::{self, Comparison},
     table::{aligned, count, listed},
 };
@@ -32,8 +32,6 @@ const QUIET: Duration = Duration::from_secs(2);
 /// Make replicas compare their data now and repair what differs, without waiting for their turn
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    #[command(flatten)]
-    seeds: Seeds,
     /// Only this partition
     #[arg(long, value_name = "PARTITION")]
     partition: Option<u16>,
@@ -43,13 +41,12 @@ pub(crate) struct Args {
     /// Change nothing; tell which partitions differ between their primaries, and fail if any does
     #[arg(long)]
     check: bool,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    common: Common,
 }
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
-    let mut client = args.seeds.connect()?;
+    let mut client = args.common.connect()?;
     check_partition(client.map(), args.partition)?;
     let started = Instant::now();
     let asked = if args.check { None } else { Some(ask(client.map(), args.partition)) };
@@ -66,7 +63,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         (false, true) => Some(wait(&mut client, args.partition)),
         (false, false) => None,
     };
-    if args.json {
+    if args.common.json {
         println!("{}", as_json(asked.as_ref(), found.as_ref(), started.elapsed()));
     } else {
         print(asked.as_ref(), found.as_ref(), started.elapsed());

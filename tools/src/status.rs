@@ -1,9 +1,10 @@
-//! `quorate status`: every node of the cluster, as it describes itself and as the others see it, and what is wrong.
+//! `quorate status`: every node of the cluster, as it describes itself and as the others see it, how far a change of the ring
+//! is, and what is wrong.
 //!
 //! The rule: a node that does not answer is a line of the listing, not a failure of it. What is wrong is said in words, with
 //! what to do about it.
 //!
-//! Not here: whether replicas are equal (`roots`).
+//! Not here: whether replicas are equal (`roots`), what is told of a change (`cluster/progress`).
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -11,8 +12,9 @@ use quorate_net::message::{ClusterMap, MappedNode};
 use serde_json::{Value, json};
 
 use crate::{
+    cluster::progress::{self, Progress},
     failure::{Failure, failed},
-    nodes::{Answered, Seeds, ask_core, ask_cores, inquire},
+    nodes::{Answered, Common, ask_core, ask_cores, inquire},
     roots::{self, Comparison},
     table::{aligned, count, duration, listed, size},
 };
@@ -21,10 +23,7 @@ use crate::{
 #[derive(clap::Args)]
 pub(crate) struct Args {
     #[command(flatten)]
-    seeds: Seeds,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
+    common: Common,
 }
 
 /// What a core says of itself, by name, and of the others.
@@ -45,32 +44,34 @@ struct Seen {
 }
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
-    let client = args.seeds.connect()?;
+    let mut client = args.common.connect()?;
+    // A cluster of which nobody tells its changes has other news.
+    let changes = progress::look(&mut client).ok();
     let map = client.map();
     let nodes = ask_cores(&map.nodes, describe);
     let data = roots::compare(map, None);
     let problems = problems(&nodes, &data);
-    if args.json {
-        println!("{}", as_json(map, &nodes, &data, &problems));
-    } else {
-        let whole = nodes.iter().filter(|node| node.cores.iter().all(Result::is_ok)).count();
-        println!(
-            "{whole} of {} nodes answer; {} partitions, N={}; {}\n",
-            nodes.len(),
-            map.preference.len(),
-            map.replicas,
-            in_words(&data)
-        );
-        print!("{}", as_table(&nodes));
-        if !problems.is_empty() {
-            println!();
-        }
-        problems.iter().for_each(|problem| println!("! {problem}"));
-    }
+    let changes = changes.as_ref();
+    args.common.print(
+        || as_json(map, &nodes, &data, changes, &problems),
+        || {
+            let (table, blank) = (as_table(&nodes), if problems.is_empty() { "" } else { "\n" });
+            let problems: String = problems.iter().map(|problem| format!("! {problem}\n")).collect();
+            summary(map, &nodes, &data, changes) + "\n" + &table + blank + &problems
+        },
+    );
     if nodes.iter().all(|node| node.answers().next().is_none()) {
         return Err(failed("no node of the cluster answers"));
     }
     Ok(())
+}
+
+/// The first lines.
+fn summary(map: &ClusterMap, nodes: &[Answered<Description>], data: &Comparison, changes: Option<&Progress>) -> String {
+    let whole = nodes.iter().filter(|node| node.cores.iter().all(Result::is_ok)).count();
+    let (partitions, replicas, data) = (map.preference.len(), map.replicas, in_words(data));
+    let changes = changes.map_or_else(String::new, Progress::news);
+    format!("{whole} of {} nodes answer; {partitions} partitions, N={replicas}; {data}\n{changes}", nodes.len())
 }
 
 fn describe(node: &MappedNode, core: u16) -> Result<Description, String> {
@@ -259,13 +260,20 @@ fn peer_port(node: &Answered<Description>) -> String {
     port.map_or("`peer_port`".to_owned(), |port| port.to_string())
 }
 
-fn as_json(map: &ClusterMap, nodes: &[Answered<Description>], data: &Comparison, problems: &[String]) -> Value {
+fn as_json(
+    map: &ClusterMap,
+    nodes: &[Answered<Description>],
+    data: &Comparison,
+    changes: Option<&Progress>,
+    problems: &[String],
+) -> Value {
     let listed: Vec<Value> = nodes.iter().map(|node| node_as_json(node, seen(nodes, &node.node))).collect();
     json!({
         "partitions": map.preference.len(),
         "replicas": map.replicas,
         "nodes": listed,
         "data": data.as_json(),
+        "changes": changes.map(Progress::as_json),
         "problems": problems,
     })
 }
@@ -323,7 +331,7 @@ mod tests {
     use quorate_net::id::NodeId;
 
     use super::*;
-    use crate::roots::tests::differing;
+    use crate::{cluster::progress::tests::changing, roots::tests::differing};
 
     fn node(id: u16) -> MappedNode {
         MappedNode { id: NodeId(id), address: format!("127.0.0.{id}"), cores: 2, port: 7400, core_port: 7401 }
@@ -371,13 +379,24 @@ node  clients         cores  seen   version  up     keys  hints  disk     commit
     #[test]
     fn json_tells_how_the_others_see_a_node() {
         let nodes = node_down();
-        let value = as_json(&roots::tests::three_nodes(), &nodes, &differing(), &["p".to_owned()]);
+        let value = as_json(&roots::tests::three_nodes(), &nodes, &differing(), Some(&changing()), &["p".to_owned()]);
         let (two, three) = (&value["nodes"][1], &value["nodes"][2]);
         assert_eq!((&two["reachable"], &two["cores"][0]["info"]["store_keys"]), (&json!(false), &json!("12")));
         assert_eq!((&two["cores"][1]["reachable"], &two["cores"][1]["error"]), (&json!(false), &json!("refused")));
         assert_eq!(three["seen"], json!({"alive": 0, "suspect": 2, "dead": 4, "avoided": 4}));
         assert_eq!((&value["nodes"][0]["hints_held"], &value["problems"]), (&json!(5), &json!(["p"])));
         assert_eq!((&value["data"]["equal"], &value["partitions"]), (&json!(false), &json!(4)));
+        assert_eq!(value["changes"]["change"]["copies_done"], 12);
+    }
+
+    #[test]
+    fn a_change_is_told_first() {
+        let said =
+            |changes: Option<&Progress>| summary(&roots::tests::three_nodes(), &node_down(), &differing(), changes);
+        let quiet = "1 of 3 nodes answer; 4 partitions, N=2; 1 partition differs\n";
+        assert_eq!((said(None).as_str(), said(Some(&Progress::default())).as_str()), (quiet, quiet));
+        let changing = said(Some(&changing()));
+        assert!(changing.starts_with(&format!("{quiet}The ring is changing (term 4): 12 of 48")), "{changing}");
     }
 
     #[test]

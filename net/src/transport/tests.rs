@@ -363,6 +363,34 @@ impl Handler for Ignore {
     }
 }
 
+/// What the kernel was told of a connection with these limits: how long it may be silent, and when it is probed.
+fn silence_of(limits: Limits) -> (Option<Duration>, Option<Duration>) {
+    builder()
+        .spawn(move || async move {
+            let peer = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+            let stream = TcpStream::connect(peer.local_addr().unwrap()).await.unwrap();
+            // Another descriptor of the same socket.
+            let kept = descriptor(&stream).try_clone_to_owned().unwrap();
+            let transport = Transport::new(1 << 20);
+            transport.adopt(stream, &limits, |_| Box::new(Ignore)).unwrap();
+            let socket = SockRef::from(&kept);
+            let probed = socket.keepalive().unwrap().then(|| socket.tcp_keepalive_time().unwrap());
+            let told = (socket.tcp_user_timeout().unwrap(), probed);
+            transport.close_all().await;
+            told
+        })
+        .unwrap()
+        .join()
+        .unwrap()
+}
+
+#[test]
+fn the_kernel_bounds_the_silence_of_a_peer() {
+    let five = Some(Duration::from_secs(5));
+    assert_eq!(silence_of(Limits { silence_max: five, ..Limits::default() }), (five, five));
+    assert_eq!(silence_of(Limits::default()), (None, None));
+}
+
 #[test]
 fn a_link_is_made_again_when_it_breaks() {
     builder()

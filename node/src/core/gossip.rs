@@ -112,7 +112,7 @@ impl<D: Disk> Core<D> {
         self.storing_states += 1;
         out.push(Effect::StoreState(state.encode()));
         let stamp = state.stamp();
-        if stamp != self.ring_stamp {
+        if stamp != self.ring_stamp || !state.is_current(&self.ring) {
             self.ring_stamp = stamp;
             let me = self.settings.me;
             let kept = |ring: &Ring| -> Vec<u16> {

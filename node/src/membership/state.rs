@@ -277,6 +277,12 @@ impl ClusterState {
         Some(Ring::of(self.ring.table()?, self.ring.change().map(|change| &change.next), members))
     }
 
+    /// Whether a ring of these tables says of its nodes what is known of them: where they are, and what they are.
+    #[must_use]
+    pub fn is_current(&self, ring: &Ring) -> bool {
+        ring.members().iter().all(|known| self.named(known.node.id).is_none_or(|node| member(node) == *known))
+    }
+
     /// The node that the tables mean by an id, if it belongs.
     fn named(&self, id: NodeId) -> Option<&NodeEntry> {
         self.node(id).filter(|node| self.ring.machine(id) == Some(node.identity))

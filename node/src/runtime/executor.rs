@@ -1,8 +1,6 @@
 //! One core's executor: what it opens, the tasks that it runs, and how it ends.
 
 use std::{
-    cell::{Cell, RefCell},
-    collections::BTreeMap,
     net::SocketAddr,
     path::PathBuf,
     rc::Rc,
@@ -23,13 +21,12 @@ use quorate_net::{
     frame,
     id::{CoreId, Endpoint},
     message::gossip::NodeIdentity,
-    transport::{
-        BindError, Connection, Limits, Link, Listener, ListenerOptions, MeshReceiver, MeshSeat, Sharing, Transport,
-    },
+    transport::{BindError, Connection, Limits, Listener, ListenerOptions, MeshReceiver, MeshSeat, Sharing, Transport},
 };
 
 use super::{
     clients,
+    links::Links,
     peers::{self, Identity},
     server::ServeError,
     shell::{Shell, now_since, random_u64},
@@ -48,17 +45,14 @@ const TICK: Duration = Duration::from_millis(10);
 /// Nor more often than this.
 const TICK_MIN: Duration = Duration::from_millis(1);
 
+/// So many ticks lie between two counts of the keys.
+const KEYS_EVERY: u64 = 8;
+
 /// Incomplete requests and unwritten answers of one core, in bytes.
 const BUFFERED_BYTES_MAX: usize = 512 << 20;
 
 /// A node has at most 256 cores; connections may overlap for a moment when they are made anew.
 const PEER_CONNECTIONS_MAX: usize = 4096;
-
-/// A core with no connection to another node for so long asks whether it still belongs.
-const ALONE_AFTER: Duration = Duration::from_secs(2);
-
-/// Between two looks whether there is one.
-const LOOK_AROUND: Duration = Duration::from_millis(100);
 
 /// A client that connects and says nothing is not kept for longer.
 const FIRST_REQUEST_TIMEOUT: Duration = Duration::from_secs(300);
@@ -103,7 +97,7 @@ pub(super) async fn run(plan: CorePlan) -> Result<(), ServeError> {
 
 async fn serve(plan: CorePlan) -> Result<(), ServeError> {
     let CorePlan { me, config, store, hints, data, cluster, machine, seat, signals } = plan;
-    let _heartbeat = heartbeat();
+    let opening = heartbeat();
     let transport = Transport::new(BUFFERED_BYTES_MAX);
     // The ports first: a node that is already running is told apart before its files are touched.
     let ports = Ports::bind(&config, me.core).map_err(ServeError::Bind)?;
@@ -128,16 +122,21 @@ async fn serve(plan: CorePlan) -> Result<(), ServeError> {
     let Cluster { partitions, replicas, .. } = config.cluster;
     let identity = Identity { cluster, me, partitions, replicas, machine };
     let links = Links::new(&shell, &transport, &config, identity);
-    links.follow_members();
-    shell.on_members_changed({
+    links.follow();
+    shell.on_peers_changed({
         let links = links.clone();
-        move || links.follow_members()
+        move |connected| match connected {
+            Some(peer) => links.connected(peer),
+            None => links.follow(),
+        }
     });
-    let _lookout = spawn_local(links.clone().ask_when_alone());
+    let _lookout = spawn_local(links.clone().look_around());
     let serving = ports.serve(&shell, &transport, &config, &signals, identity);
     signals.ready.fetch_add(1, Ordering::SeqCst);
+    drop(opening);
     tick(&shell, &signals).await;
 
+    let _closing = heartbeat();
     shell.drive(|core, now, out| core.handle_stop(now, out));
     for task in serving {
         task.cancel().await;
@@ -225,89 +224,6 @@ async fn open(
         .map_err(failed)
 }
 
-/// The connections to the cores that wait for this one to make them: those that come after it.
-struct Links {
-    shell: Rc<Shell>,
-    transport: Transport,
-    identity: Identity,
-    /// Where the configuration says that nodes listen. They need not belong; one that does says so itself.
-    seeds: BTreeMap<Endpoint, SocketAddr>,
-    /// Nobody has been connected with this core for a while.
-    alone: Cell<bool>,
-    open: RefCell<BTreeMap<Endpoint, (SocketAddr, Link)>>,
-}
-
-impl Links {
-    fn new(shell: &Rc<Shell>, transport: &Transport, config: &Config, identity: Identity) -> Rc<Self> {
-        let mut seeds = BTreeMap::new();
-        for member in config.cluster.members.iter().filter(|member| member.id != identity.me.node) {
-            for core in 0..member.cores {
-                let at = SocketAddr::new(member.address, member.peer_port + core);
-                seeds.insert(Endpoint::new(member.id, CoreId(core)), at);
-            }
-        }
-        let (shell, transport) = (shell.clone(), transport.clone());
-        Rc::new(Self { shell, transport, identity, seeds, alone: Cell::new(false), open: RefCell::default() })
-    }
-
-    /// Who is connected with nobody for a while connects to those, too, who should connect to it. It may not belong any
-    /// more: then nobody else would tell it.
-    async fn ask_when_alone(self: Rc<Self>) {
-        let mut last_met = Instant::now();
-        loop {
-            Timer::new(LOOK_AROUND).await;
-            if self.shell.has_peers() {
-                last_met = Instant::now();
-            }
-            let alone = last_met.elapsed() > ALONE_AFTER;
-            if alone != self.alone.replace(alone) {
-                self.follow_members();
-            }
-        }
-    }
-
-    /// Connects to whom it is not connected to and should be, and the other way round.
-    fn follow_members(&self) {
-        let me = self.identity.me;
-        let mut wanted = self.shell.look(|core| {
-            let state = core.membership().state();
-            let at = |endpoint: Endpoint| {
-                let node = state.node(endpoint.node)?;
-                Some((endpoint, SocketAddr::new(node.address, node.peer_port.checked_add(endpoint.core.0)?)))
-            };
-            state.endpoints().filter_map(at).collect::<BTreeMap<_, _>>()
-        });
-        // Who does not belong yet asks those that it was told of, whatever their number; so do those who know nobody else.
-        let belongs = wanted.contains_key(&me) && wanted.keys().any(|endpoint| endpoint.node != me.node);
-        if !belongs {
-            wanted.extend(self.seeds.iter().map(|(&seed, &at)| (seed, at)));
-        }
-        wanted.retain(|endpoint, _| endpoint.node != me.node && (*endpoint > me || !belongs || self.alone.get()));
-        let mut open = self.open.borrow_mut();
-        open.retain(|endpoint, (at, link)| {
-            let keep = wanted.get(endpoint) == Some(at);
-            if !keep {
-                link.close();
-            }
-            keep
-        });
-        drop(open);
-        // Nobody can be reached until a connection stands, whoever makes it.
-        let all: Vec<Endpoint> = self.shell.look(|core| core.membership().state().endpoints().collect());
-        all.into_iter().filter(|peer| peer.node != me.node).for_each(|peer| self.shell.expect_peer(peer));
-        let mut open = self.open.borrow_mut();
-        for (peer, at) in wanted {
-            let asks = belongs && peer < me;
-            open.entry(peer)
-                .or_insert_with(|| (at, peers::connect(&self.shell, &self.transport, self.identity, peer, at, asks)));
-        }
-    }
-
-    fn close(&self) {
-        self.open.borrow().values().for_each(|(_, link)| link.close());
-    }
-}
-
 /// Tells the machine what became durable.
 async fn watch_log<D: Disk>(shell: Rc<Shell>, store: Store<D>, log: LogId) {
     let mut seen = match store.durable() {
@@ -344,14 +260,23 @@ async fn receive(shell: Rc<Shell>, receiver: MeshReceiver<Vec<u8>>) {
     }
 }
 
-/// Wakes an executor that has parked by mistake, from before its store is opened until after it is closed. Runs until it is
-/// dropped.
+/// Wakes an executor that has parked by mistake, while nothing else does so often: its store is opened or closed. Runs until it
+/// is dropped.
 pub(super) fn heartbeat() -> Task<()> {
     spawn_local(async {
         loop {
-            Timer::new(TICK).await;
+            wait(TICK).await;
         }
     })
+}
+
+/// Waits for `delay`. An executor may park by mistake although that is over: then the second timer wakes it. Otherwise that
+/// one never fires, and costs no waking up.
+async fn wait(delay: Duration) {
+    let timer = async |delay| {
+        Timer::new(delay).await;
+    };
+    future::or(timer(delay), timer(delay + TICK)).await;
 }
 
 /// Looks at deadlines until everything shall stop.
@@ -359,9 +284,11 @@ async fn tick(shell: &Rc<Shell>, signals: &Signals) {
     let core = usize::from(shell.me().core.0);
     let (mine, keys) = (&signals.ticks[core], &signals.keys[core]);
     while !signals.stop.load(Ordering::Relaxed) {
-        Timer::new(shell.until_next_timeout().clamp(TICK_MIN, TICK)).await;
-        mine.fetch_add(1, Ordering::Relaxed);
-        keys.store(shell.look(|core| core.store().live_keys()), Ordering::Relaxed);
+        wait(shell.until_next_timeout().clamp(TICK_MIN, TICK)).await;
+        // Keys are counted by looking at all partitions, and who asks for their number does not need that of this moment.
+        if mine.fetch_add(1, Ordering::Relaxed).is_multiple_of(KEYS_EVERY) {
+            keys.store(shell.look(|core| core.store().live_keys()), Ordering::Relaxed);
+        }
         shell.drive(|core, now, out| core.handle_timeout(now, out));
     }
 }

@@ -1,6 +1,7 @@
 //! Connections between cores of different nodes: one for each pair of cores, made by the lesser of the two.
 //!
-//! The rule: a peer is believed to be up only after it said who it is, and that it is of this cluster with the same ring.
+//! The rule: a peer is believed to be up only after it said who it is, and that it is of this cluster with the same ring. A
+//! connection that the greater of the two made, since the other did not, counts as long as there is no other.
 //! Whom a core hangs up on is told who this core is, or who belongs: so both sides know why, and can say it.
 
 use std::{fmt, net::SocketAddr, rc::Rc, time::Duration};
@@ -27,13 +28,22 @@ pub(super) struct Identity {
     pub machine: NodeIdentity,
 }
 
+/// What is on the way to a machine that is gone is given up after this, and so is a new connection that says nothing: requests
+/// have long been answered in other ways by then.
+const SILENCE_MAX: Duration = Duration::from_secs(5);
+
 /// The limits of a connection between peers.
 pub(super) fn limits() -> Limits {
-    Limits { when_full: WhenFull::Refuse, first_request_timeout: Some(Duration::from_secs(5)), ..Limits::default() }
+    Limits {
+        when_full: WhenFull::Refuse,
+        first_request_timeout: Some(SILENCE_MAX),
+        silence_max: Some(SILENCE_MAX),
+        ..Limits::default()
+    }
 }
 
-/// Connects to `peer` and stays connected. `asks`: only to hear whether this node still belongs, since it is the peer who
-/// connects to it as long as it does.
+/// Connects to `peer` and stays connected. `asks`: only in case the peer, who should connect to this node, does not know that
+/// it should, or where; so not often.
 pub(super) fn connect(
     shell: &Rc<Shell>,
     transport: &Transport,
@@ -52,13 +62,13 @@ pub(super) fn connect(
     let shell = shell.clone();
     Link::open(transport, at, options, move |connection| {
         greet(connection, identity, peer);
-        Box::new(PeerHandler { shell: shell.clone(), identity, expected: Some(peer), asks, said: None, peer: None })
+        Box::new(PeerHandler { shell: shell.clone(), identity, expected: Some(peer), said: None, peer: None })
     })
 }
 
 /// What a connection from a peer leads to.
 pub(super) fn accepted(shell: &Rc<Shell>, identity: Identity) -> Box<dyn Handler> {
-    Box::new(PeerHandler { shell: shell.clone(), identity, expected: None, asks: false, said: None, peer: None })
+    Box::new(PeerHandler { shell: shell.clone(), identity, expected: None, said: None, peer: None })
 }
 
 fn greet(connection: &Connection, identity: Identity, to: Endpoint) {
@@ -97,8 +107,6 @@ struct PeerHandler {
     identity: Identity,
     /// Whom this side meant to reach; `None` on the side that was connected to.
     expected: Option<Endpoint>,
-    /// It counts only as long as there is no other with the peer.
-    asks: bool,
     /// Who it says that it is.
     said: Option<Endpoint>,
     /// Who it is, once that was found right.
@@ -170,7 +178,8 @@ impl PeerHandler {
                 }
                 self.peer = Some(peer);
                 // One that the peer makes counts for more: each would end the other.
-                if !self.asks || !self.shell.is_connected(peer) {
+                let yields = self.expected.is_some() && peer < self.identity.me;
+                if !yields || !self.shell.is_connected(peer) {
                     self.shell.peer_connected(peer, connection);
                 }
                 Ok(())
@@ -205,7 +214,11 @@ impl PeerHandler {
             other(format!("it looks for core {to}, this is {}: compare the addresses in the configs", ours.me))
         } else if from.node == ours.me.node || self.expected.is_some_and(|expected| expected != from) {
             other(format!("it says that it is core {from}, who is not expected here"))
-        } else if self.expected.is_none() && from > ours.me && standing == Standing::Belongs {
+        } else if self.expected.is_none()
+            && from > ours.me
+            && standing == Standing::Belongs
+            && self.shell.is_connected(from)
+        {
             Err(Fault::Known)
         } else {
             Ok(from)

@@ -57,6 +57,10 @@ const PATIENCE: Duration = Duration::from_millis(100);
 /// Hints are read once, in turn.
 const HINT_CACHE_BYTES: usize = 1 << 20;
 
+/// The main thread looks at the cores, and at the wish to stop, this often; more often as long as they start.
+const WATCH: Duration = Duration::from_millis(50);
+const WATCH_START: Duration = Duration::from_millis(10);
+
 /// A core whose tick stands still for so long is reported.
 const STALL: Duration = Duration::from_secs(2);
 
@@ -156,7 +160,7 @@ fn watch(signals: &Signals, stop: &AtomicBool, cores: u16, ready: impl FnOnce())
                 *since = Instant::now();
             }
         }
-        thread::sleep(Duration::from_millis(20));
+        thread::sleep(if ready.is_some() { WATCH_START } else { WATCH });
     }
 }
 
@@ -207,23 +211,12 @@ impl Config {
     #[must_use]
     pub fn belonging(&self, machine: NodeIdentity) -> Belonging {
         let identity = |id| if id == self.node { machine } else { founding_identity(&self.cluster.name, id) };
-        let description = |member: &config::Member| Description {
-            identity: identity(member.id),
-            id: member.id,
-            address: member.address,
-            cores: member.cores,
-            port: member.port,
-            core_port: member.core_port,
-            peer_port: member.peer_port,
-            http_port: member.http_port,
-            rack: member.rack.clone(),
-            weight_thousandths: (member.weight * 1000.0).round() as u32,
-        };
+        let description = |member: &config::Member| member.description(identity(member.id));
         let Cluster { partitions, replicas, ref members, .. } = self.cluster;
         let state = if self.join {
             // It asks to join; who belongs it learns from those that it is told of.
             let mut alone = ClusterState::default();
-            alone.change(Change::Join(description(self.member()))).expect("nobody else is known");
+            alone.change(Change::Join(self.description(machine))).expect("nobody else is known");
             alone
         } else {
             let state = ClusterState::founded(partitions, replicas, members.iter().map(description).collect());
@@ -235,6 +228,11 @@ impl Config {
             (0..member.cores).map(move |core| Endpoint::new(id, CoreId(core)))
         };
         Belonging { identity: machine, state, seeds: others.flat_map(cores).collect() }
+    }
+
+    /// What this node is.
+    pub(super) fn description(&self, machine: NodeIdentity) -> Description {
+        self.member().description(machine)
     }
 
     /// Which machine this is. A founder's follows from the cluster's name; one that joins later draws it once, and keeps it
@@ -284,6 +282,23 @@ impl Config {
         config.segments_ready = 1;
         config.cache_bytes = HINT_CACHE_BYTES;
         config
+    }
+}
+
+impl config::Member {
+    fn description(&self, identity: NodeIdentity) -> Description {
+        Description {
+            identity,
+            id: self.id,
+            address: self.address,
+            cores: self.cores,
+            port: self.port,
+            core_port: self.core_port,
+            peer_port: self.peer_port,
+            http_port: self.http_port,
+            rack: self.rack.clone(),
+            weight_thousandths: (self.weight * 1000.0).round() as u32,
+        }
     }
 }
 

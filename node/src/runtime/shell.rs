@@ -33,6 +33,9 @@ use crate::{
 /// What a client's answer leads to.
 pub(super) type Answered = Box<dyn FnOnce(Reply)>;
 
+/// What follows when other nodes belong, or when a connection with this core of another node stands.
+type PeersChanged = dyn Fn(Option<Endpoint>);
+
 /// One core: its machine, its peers, and the clients that wait.
 pub(super) struct Shell {
     me: Endpoint,
@@ -54,7 +57,7 @@ pub(super) struct Shell {
     storing: Cell<bool>,
     /// The disk refused the last one.
     state_refused: Cell<bool>,
-    on_members_changed: RefCell<Option<Rc<dyn Fn()>>>,
+    on_peers_changed: RefCell<Option<Rc<PeersChanged>>>,
     /// Whom this core hung up on, why, and when last.
     refused: RefCell<BTreeMap<Stranger, (String, SystemInstant)>>,
 }
@@ -86,7 +89,7 @@ impl Shell {
             states: RefCell::default(),
             storing: Cell::new(false),
             state_refused: Cell::new(false),
-            on_members_changed: RefCell::default(),
+            on_peers_changed: RefCell::default(),
             refused: RefCell::default(),
         })
     }
@@ -142,6 +145,7 @@ impl Shell {
             before.close();
         }
         self.peer_changed(peer, true);
+        self.follow_peers(Some(peer));
     }
 
     /// A connection to the peer has ended.
@@ -181,6 +185,12 @@ impl Shell {
     /// Whether there is a connection with this peer.
     pub(super) fn is_connected(&self, peer: Endpoint) -> bool {
         self.peers.borrow().contains_key(&peer)
+    }
+
+    /// Whether there is another connection with this peer than this one.
+    pub(super) fn is_connected_beside(&self, peer: Endpoint, connection: Option<&Connection>) -> bool {
+        let peers = self.peers.borrow();
+        peers.get(&peer).is_some_and(|current| connection.is_none_or(|known| known.id() != current.id()))
     }
 
     /// Whether there is a connection with any other node.
@@ -246,12 +256,7 @@ impl Shell {
                 })
                 .detach();
             }
-            Effect::MembersChanged => {
-                let follow = self.on_members_changed.borrow().clone();
-                if let Some(follow) = follow {
-                    follow();
-                }
-            }
+            Effect::MembersChanged => self.follow_peers(None),
             Effect::Refused(refusal) => say!("core {}: {refusal}", self.me),
             Effect::RenewActor => {
                 let shell = self.clone();
@@ -267,9 +272,16 @@ impl Shell {
         }
     }
 
-    /// Calls `follow` whenever somebody else belongs to the cluster.
-    pub(super) fn on_members_changed(&self, follow: impl Fn() + 'static) {
-        *self.on_members_changed.borrow_mut() = Some(Rc::new(follow));
+    /// Calls `follow` whenever somebody else belongs to the cluster, or a peer is connected with.
+    pub(super) fn on_peers_changed(&self, follow: impl Fn(Option<Endpoint>) + 'static) {
+        *self.on_peers_changed.borrow_mut() = Some(Rc::new(follow));
+    }
+
+    fn follow_peers(&self, connected: Option<Endpoint>) {
+        let follow = self.on_peers_changed.borrow().clone();
+        if let Some(follow) = follow {
+            follow(connected);
+        }
     }
 
     /// States are stored one after the other, in their order.

@@ -33,7 +33,13 @@ pub(super) enum Ending {
     Replace { node: usize },
     /// The weather changes.
     Weather,
+    /// A node's short life is over; it has so many more.
+    Life { node: usize, length: Duration, left: u64 },
 }
+
+/// The shortest and the longest life where they are short.
+const LIFE_MIN: Duration = Duration::from_millis(50);
+const LIFE_MAX: Duration = Duration::from_millis(120);
 
 const HOUR_MS: i64 = 3_600_000;
 const YEAR_MS: i64 = 365 * 24 * HOUR_MS;
@@ -93,8 +99,14 @@ impl World {
             Class::SlowCore => self.slow_core(at),
             Class::Upgrade => self.begin_upgrade(),
             Class::Join | Class::Leave | Class::Remove | Class::Replace => self.change_ring(class)?,
+            Class::Echo => self.echo(),
+            // It strikes with the next commit.
+            Class::Deafness => {}
         }
-        let counted_elsewhere = matches!(class, Class::Loss | Class::Duplication | Class::Reordering | Class::Clog);
+        let counted_elsewhere = matches!(
+            class,
+            Class::Loss | Class::Duplication | Class::Reordering | Class::Clog | Class::Echo | Class::Deafness
+        );
         if !counted_elsewhere && !class.changes_ring() {
             self.hits.count(class);
         }
@@ -120,6 +132,7 @@ impl World {
             Ending::Replace { node } => self.replace_failed(node),
             Ending::Weather if self.healed.is_some() => {}
             Ending::Weather => self.network.set_weather(Weather::fair()),
+            Ending::Life { node, length, left } => self.live_again(node, length, left),
         }
         Ok(())
     }
@@ -140,6 +153,7 @@ impl World {
         }
         for node in 0..self.nodes.len() {
             self.resume(node)?;
+            self.nodes[node].deaf_until = Duration::ZERO;
             self.replace_failed(node);
             let when = self.now;
             self.at(when, Event::Start { node });
@@ -283,6 +297,54 @@ impl World {
                     self.look_soon(peer, observer);
                 }
             }
+        }
+    }
+
+    /// All nodes live so short for a while that what they ask is answered in a later life of theirs.
+    fn echo(&mut self) {
+        if self.network.is_stretched(self.now) {
+            return;
+        }
+        self.hits.count(Class::Echo);
+        let share = 0.2 + 0.3 * self.random.unit();
+        let length = self.settings.timeout.mul_f64(share).clamp(LIFE_MIN, LIFE_MAX);
+        let lives = self.random.range(2..6);
+        // There and back it takes more than a life, so that an answer comes in the next one; one way takes less, so that it
+        // may be there before those who are asked then have anything.
+        let by = length.mul_f64(0.5 + 0.4 * self.random.unit());
+        let until = self.now + length * lives as u32;
+        let nodes: Vec<usize> = self.belonging().collect();
+        for &node in &nodes {
+            for &other in nodes.iter().filter(|&&other| other != node) {
+                self.network.stretch(self.nodes[node].id, self.nodes[other].id, until, by);
+            }
+            let when = self.now + length.mul_f64(self.random.unit());
+            self.at(when, Event::End(Ending::Life { node, length, left: lives }));
+        }
+    }
+
+    /// A node is killed and starts at once; a life later again, while it has some left.
+    fn live_again(&mut self, node: usize, length: Duration, left: u64) {
+        if self.healed.is_some() || self.nodes[node].fate != Fate::Belongs {
+            return;
+        }
+        self.kill(node);
+        let when = self.now + Duration::from_micros(500);
+        self.at(when, Event::Start { node });
+        if left > 0 {
+            self.at(self.now + length, Event::End(Ending::Life { node, length, left: left - 1 }));
+        }
+    }
+
+    /// Somebody does not hear of a change that was just committed, nor of anything else for a while.
+    pub(super) fn deafen(&mut self, but: usize) {
+        let nodes: Vec<usize> = self.belonging().filter(|&node| node != but).collect();
+        // Of those of the first hour, who have the most to give away.
+        let node = nodes[self.random.index(nodes.len().min(2))];
+        if self.healed.is_none() && self.nodes.iter().all(|node| node.deaf_until <= self.now) {
+            let length = Duration::from_millis(self.random.range(1_000..3_000));
+            self.nodes[node].deaf_until = self.now + length;
+            self.note(None, || format!("node {node} hears no gossip for {length:?}"));
         }
     }
 

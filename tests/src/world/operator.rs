@@ -78,17 +78,44 @@ impl World {
     }
 
     /// Remembers by which tables a core goes.
-    pub(super) fn look_at_ring(&mut self, at: usize) {
-        let Some(core) = self.shells[at].core() else { return };
+    pub(super) fn look_at_ring(&mut self, at: usize) -> Checked {
+        let Some(core) = self.shells[at].core() else { return Ok(()) };
         let stamp = core.membership().state().stamp();
         if self.shells[at].stamp == stamp {
-            return;
+            return Ok(());
         }
         let ring = core.ring().clone();
         self.shells[at].stamp = stamp;
         if !self.rings.iter().any(|(known, _)| *known == stamp) {
             self.note(None, || format!("core {at} goes by {stamp:?}"));
-            self.rings.push((stamp, ring));
+            self.rings.push((stamp, ring.clone()));
+            return self.check_quorums_meet(at, &ring);
+        }
+        Ok(())
+    }
+
+    /// P10: when a ring comes into force, all cores go by it or by the change to it: else what one of them wrote is not read
+    /// by another. Only where the operator makes one change after the other: of two at a time one is given up.
+    fn check_quorums_meet(&self, at: usize, ring: &Ring) -> Checked {
+        if !self.loses_gossip() || ring.is_changing() {
+            return Ok(());
+        }
+        let meets = |core: &&Machine| {
+            let theirs = core.ring();
+            let same = |partition: &u16| {
+                let owners = ring.primaries(*partition);
+                theirs.primaries(*partition) == owners
+                    || theirs.is_changing() && theirs.next_primaries(*partition) == owners
+            };
+            (0..ring.partitions()).all(|partition| same(&partition))
+        };
+        let knows_any = |core: &&Machine| core.membership().state().stamp().term > 0;
+        match self.living_cores().filter(knows_any).find(|core| !meets(core)) {
+            None => Ok(()),
+            Some(core) => {
+                let detail = format!("core {at} goes by a ring that {} knows nothing of", core.settings().me);
+                Err(self.fail("P10 membership", detail))
+            }
         }
     }
 
@@ -251,6 +278,8 @@ impl World {
             .and_then(|core| core.membership().state().ring_state().change().map(|change| change.is_paused()));
         match change {
             Some(true) if healed || self.random.one_in(3) => self.order(via, &Change::Resume).map(drop),
+            // Who does not hear needs the time.
+            Some(false) if self.loses_gossip() && !healed => Ok(()),
             Some(false) if !healed && self.random.one_in(12) => self.order(via, &Change::Pause).map(drop),
             Some(_) if !healed && self.random.one_in(15) || self.waits_for_the_dead() => {
                 self.order(via, &Change::Abort).map(drop)
@@ -278,6 +307,11 @@ impl World {
         self.foremost().is_some_and(waits)
     }
 
+    /// Whether somebody is to miss each change.
+    fn loses_gossip(&self) -> bool {
+        self.plan.classes.contains(&Class::Deafness)
+    }
+
     /// Commits the plan that is shown, through the same core or another one.
     fn commit(&mut self, via: usize) -> Checked {
         let Some(core) = self.shells[via].core() else { return Ok(()) };
@@ -292,7 +326,10 @@ impl World {
         }
         self.operator.plans.push(plan.id);
         let other = if self.random.one_in(3) { self.any_core(None).unwrap_or(via) } else { via };
-        self.order(other, &Change::Commit { plan: plan.id }).map(drop)
+        if self.order(other, &Change::Commit { plan: plan.id })?.is_ok() && self.loses_gossip() {
+            self.deafen(self.node_of(other));
+        }
+        Ok(())
     }
 
     /// Has a core make a change. What it refuses must have changed nothing.
@@ -311,7 +348,10 @@ impl World {
     /// A core that runs and does not stand still, of another node than this one.
     fn any_core(&mut self, but: Option<usize>) -> Option<usize> {
         let runs = |&at: &usize| self.shells[at].core().is_some();
-        let awake = |&node: &usize| Some(node) != but && self.nodes[node].paused_until.is_none();
+        let awake = |&node: &usize| {
+            let Node { paused_until, deaf_until, .. } = self.nodes[node];
+            Some(node) != but && paused_until.is_none() && deaf_until <= self.now
+        };
         let cores: Vec<usize> =
             self.belonging().filter(awake).flat_map(|node| self.nodes[node].shells.clone()).filter(runs).collect();
         (!cores.is_empty()).then(|| cores[self.random.index(cores.len())])

@@ -74,6 +74,28 @@ fn values() -> BTreeMap<String, String> {
     (0..2000).map(|number| (format!("key-{number}"), format!("{number:0>1000}"))).collect()
 }
 
+/// What `quorate cluster status` tells of a paused change, `quorate status` and `quorate ring` tell too.
+fn assert_told_everywhere(cluster: &Cluster, paused: &Value) {
+    let owners = &paused["change"]["owners_to_be"];
+    assert_eq!((owners.as_array().unwrap().len(), &owners[0]["node"]), (1, &json!(4)), "{paused}");
+    let partitions: Vec<u64> = serde_json::from_value(owners[0]["partitions"].clone()).unwrap();
+    assert_eq!(json!(partitions.len()), paused["change"]["copies"], "{paused}");
+    for words in [&["status"][..], &["ring"]] {
+        let told = &json_of(&operate(cluster, words))["changes"];
+        assert_eq!((&told["change"]["paused"], &told["change"]["owners_to_be"]), (&json!(true), owners), "{told}");
+        assert_eq!(told["staged"], paused["staged"]);
+        let text = run(quorate(words).args(["--node", &cluster.clients(1).to_string()])).assert_ok().out.clone();
+        for wanted in ["The ring is changing", "It is paused", "node 4", "Node 4 is to keep 48 partitions more"] {
+            assert!(text.contains(wanted), "{wanted}\n{text}");
+        }
+    }
+    for partition in 0..PARTITIONS {
+        let told = json_of(&operate(cluster, &["ring", "--partition", &partition.to_string()]));
+        let wanted = if partitions.contains(&partition) { json!([4]) } else { json!([]) };
+        assert_eq!(told["owners_to_be"], wanted, "partition {partition}");
+    }
+}
+
 /// Partitions by node, as clients see them.
 fn shares(cluster: &Cluster) -> BTreeMap<u64, u64> {
     let ring = json_of(&operate(cluster, &["ring"]));
@@ -265,6 +287,7 @@ fn a_joiner_that_is_killed_goes_on_and_a_paused_change_waits() {
         (here["change"]["paused"] == true && here["behind"] == json!([])).then_some(())
     });
     let paused = status(&cluster);
+    assert_told_everywhere(&cluster, &paused);
     assert_eq!((&paused["change"]["paused"], &paused["change"]["copies"]), (&json!(true), &json!(48)), "{paused}");
     operate(&cluster, &["cluster", "status", "--wait"]).assert_failed(&["quorate cluster resume"]);
     operate(&cluster, &["cluster", "plan"]).assert_failed(&["a change of the ring is under way", "abort"]);

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     failure::{Failure, failed},
-    nodes::{Seeds, number, resolve},
+    nodes::{Common, number, resolve},
     resp,
 };
 
@@ -27,11 +27,11 @@ const REFUSED_FOR: Duration = Duration::from_secs(2);
 /// Between two looks.
 const LOOK_PERIOD: Duration = Duration::from_millis(100);
 
-pub(super) fn run(seeds: &Seeds, address: &str, as_json: bool) -> Result<(), Failure> {
+pub(super) fn run(common: &Common, address: &str) -> Result<(), Failure> {
     let addresses = resolve(address)
         .map_err(|_| Failure::Usage(format!("{address}: not an ADDRESS or ADDRESS:PORT that can be found")))?;
-    let mut client = seeds.connect()?;
-    let until = Instant::now() + seeds.timeout();
+    let mut client = common.connect()?;
+    let until = Instant::now() + common.timeout();
     let mut refused_since = None;
     loop {
         let joiner = ask(&addresses).map_err(failed)?;
@@ -40,7 +40,7 @@ pub(super) fn run(seeds: &Seeds, address: &str, as_json: bool) -> Result<(), Fai
         match standing {
             Standing::Refused(why) => return Err(failed(why)),
             Standing::Known(status) => {
-                tell(&joiner, status, as_json);
+                tell(common, &joiner, status);
                 return Ok(());
             }
             Standing::Unknown => {
@@ -104,15 +104,14 @@ fn standing<'a>(joiner: &Value, cluster: &'a Value, (partitions, replicas): (u64
     }
 }
 
-fn tell(joiner: &Value, status: &str, as_json: bool) {
+fn tell(common: &Common, joiner: &Value, status: &str) {
     let id = number(joiner, "node");
-    if as_json {
-        println!("{}", json!({"id": id, "identity": joiner["identity"], "status": status}));
-    } else if status == "joining" {
-        println!("Node {id} asks to join. {NOTHING_MOVES}");
-    } else {
-        println!("Node {id} belongs to the cluster already: it is {status}.");
-    }
+    let answer = json!({"id": id, "identity": joiner["identity"], "status": status});
+    let said = match status {
+        "joining" => format!("Node {id} asks to join. {NOTHING_MOVES}"),
+        _ => format!("Node {id} belongs to the cluster already: it is {status}."),
+    };
+    super::tell(common, &answer, &said);
 }
 
 /// What either side says of the other when it hung up.

@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use super::view::View;
 use crate::{
     failure::{Failure, failed},
-    nodes::{Seeds, ask_cores, inquire, number},
+    nodes::{Common, ask_cores, inquire, number},
     table::{aligned, count, duration, listed, size},
 };
 
@@ -26,14 +26,10 @@ const COPIES_RATE: f64 = 150.0;
 /// What a change takes at the least: the news must reach all cores, differences are looked at twice, all confirm.
 const SECONDS_MIN: f64 = 3.0;
 
-pub(super) fn run(seeds: &Seeds, as_json: bool) -> Result<(), Failure> {
-    let mut client = seeds.connect()?;
+pub(super) fn run(common: &Common) -> Result<(), Failure> {
+    let mut client = common.connect()?;
     let shown = Shown::ask(&mut client)?;
-    if as_json {
-        println!("{}", shown.as_json());
-    } else {
-        print!("{}", shown.as_text());
-    }
+    common.print(|| shown.as_json(), || shown.as_text());
     Ok(())
 }
 

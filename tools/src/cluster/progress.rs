@@ -1,4 +1,5 @@
-//! `quorate cluster status`: how far a change of the ring is, and what is staged for the next.
+//! `quorate cluster status`: how far a change of the ring is, and what is staged for the next; `quorate status` and `quorate
+//! ring` tell it too while there is something to tell.
 //!
 //! The rule: what a core says of itself counts for it alone; cores that do not answer, or do not go by the new tables yet, are
 //! told as what is waited for.
@@ -15,8 +16,8 @@ use serde_json::{Value, json};
 use super::{plan::mean_bytes, view::View};
 use crate::{
     failure::{Failure, failed},
-    nodes::{Answered, Seeds, number},
-    table::{count, duration, size},
+    nodes::{Answered, Common, number},
+    table::{count, duration, listed, size},
 };
 
 /// Over this time the rate is taken that the rest is estimated from.
@@ -28,26 +29,22 @@ const LOOK_PERIOD: Duration = Duration::from_millis(250);
 /// What takes no longer shows no progress.
 const QUIET: Duration = Duration::from_secs(2);
 
-pub(super) fn run(seeds: &Seeds, wait_for_end: bool, as_json: bool) -> Result<(), Failure> {
-    let mut client = seeds.connect()?;
+pub(super) fn run(common: &Common, wait_for_end: bool) -> Result<(), Failure> {
+    let mut client = common.connect()?;
     if wait_for_end {
         let took = wait(&mut client)?;
-        if !as_json {
+        if !common.json {
             println!("{}", done(took));
         }
     }
     let progress = look(&mut client)?;
-    if as_json {
-        println!("{}", progress.as_json());
-    } else {
-        print!("{}", progress.as_text());
-    }
+    common.print(|| progress.as_json(), || progress.as_text());
     Ok(())
 }
 
 /// How far a change is, if there is one.
 #[derive(Clone, PartialEq, Debug, Default)]
-struct Progress {
+pub(crate) struct Progress {
     term: u64,
     /// Whether it is paused; nothing when no change is under way.
     paused: Option<bool>,
@@ -58,6 +55,8 @@ struct Progress {
     /// An estimate.
     bytes: f64,
     bytes_moved: f64,
+    /// By node: the partitions that it is to keep and does not yet.
+    owners_to_be: Vec<(u64, Vec<u16>)>,
     waits_for: Vec<String>,
     behind: Vec<String>,
     /// Partitions that moved away and are still held by those who had them.
@@ -76,6 +75,7 @@ impl Progress {
         let changing = !change.is_null();
         progress.paused = changing.then(|| change["paused"] == true);
         progress.moves = number(change, "moves");
+        progress.owners_to_be = owners(&change["owners_to_be"]);
         progress.waits_for = cores(&change["waits_for"]);
         progress.behind = cores(&foremost["behind"]);
         let mut left = 0;
@@ -120,8 +120,15 @@ impl Progress {
         self.seconds_left = by_bytes.into_iter().chain(by_copies).reduce(f64::max).filter(|_| same);
     }
 
-    fn as_json(&self) -> Value {
+    /// The nodes that are to keep a partition and do not yet.
+    pub(crate) fn owners_to_be(&self, partition: u16) -> Vec<u64> {
+        let gains = self.owners_to_be.iter().filter(|(_, partitions)| partitions.contains(&partition));
+        gains.map(|(node, _)| *node).collect()
+    }
+
+    pub(crate) fn as_json(&self) -> Value {
         let change = self.paused.map(|paused| {
+            let owner = |(node, partitions): &(u64, Vec<u16>)| json!({"node": node, "partitions": partitions});
             json!({
                 "paused": paused,
                 "copies": self.moves,
@@ -129,6 +136,7 @@ impl Progress {
                 "bytes_estimated": self.bytes.round() as u64,
                 "bytes_moved_estimated": self.bytes_moved.round() as u64,
                 "seconds_left_estimated": self.seconds_left.map(f64::ceil),
+                "owners_to_be": self.owners_to_be.iter().map(owner).collect::<Vec<_>>(),
                 "waits_for": self.waits_for,
             })
         });
@@ -143,6 +151,17 @@ impl Progress {
     }
 
     fn as_text(&self) -> String {
+        let problems = self.problems.iter().map(|problem| format!("! {problem}\n"));
+        self.state() + &problems.collect::<String>()
+    }
+
+    /// The same for a listing of something else: nothing when nothing is staged and nothing moves; without what is wrong.
+    pub(crate) fn news(&self) -> String {
+        let quiet = self.paused.is_none() && self.staged.is_empty() && self.to_drop == 0;
+        if quiet { String::new() } else { self.state() }
+    }
+
+    fn state(&self) -> String {
         let mut lines = Vec::new();
         match self.paused {
             None => {
@@ -174,7 +193,10 @@ impl Progress {
         if self.paused.is_none() && !self.staged.is_empty() {
             lines.push("`quorate cluster plan` shows what a commit would move.".to_owned());
         }
-        lines.extend(self.problems.iter().map(|problem| format!("! {problem}")));
+        lines.extend(self.owners_to_be.iter().map(|(node, partitions)| {
+            let (number, which) = (partitions.len() as u64, listed(partitions.iter().copied()));
+            format!("Node {node} is to keep {} more: {which}.", count(number, "partition", "partitions"))
+        }));
         lines.into_iter().map(|line| line + "\n").collect()
     }
 
@@ -195,7 +217,7 @@ impl Progress {
 }
 
 /// Two looks a moment apart, while something moves.
-fn look(client: &mut Client) -> Result<Progress, Failure> {
+pub(crate) fn look(client: &mut Client) -> Result<Progress, Failure> {
     let before = Progress::of(&View::look(client))?;
     if before.paused != Some(false) {
         return Ok(before);
@@ -251,6 +273,15 @@ fn cores(listed: &Value) -> Vec<String> {
     listed.as_array().into_iter().flatten().map(name).collect()
 }
 
+/// The owners to be of an answer.
+fn owners(listed: &Value) -> Vec<(u64, Vec<u16>)> {
+    let partitions = |of: &Value| -> Vec<u16> {
+        let listed = of["partitions"].as_array().into_iter().flatten();
+        listed.filter_map(|partition| u16::try_from(partition.as_u64()?).ok()).collect()
+    };
+    listed.as_array().into_iter().flatten().map(|of| (number(of, "node"), partitions(of))).collect()
+}
+
 fn staged(node: &Value) -> String {
     let (id, address) = (number(node, "id"), node["address"].as_str().unwrap_or_default());
     let what = match node["status"].as_str() {
@@ -288,10 +319,11 @@ fn problems(view: &View) -> Vec<String> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn changing() -> Progress {
+    /// Node 4 takes the place of node 3, and has a quarter of that.
+    pub(crate) fn changing() -> Progress {
         Progress {
             term: 4,
             paused: Some(false),
@@ -299,6 +331,7 @@ mod tests {
             moved: 12,
             bytes: f64::from(4 << 20),
             bytes_moved: f64::from(1 << 20),
+            owners_to_be: owners(&json!([{"node": 4, "partitions": [1, 2]}])),
             waits_for: vec!["4.0".to_owned()],
             staged: vec![json!({"id": 4, "address": "127.0.0.4", "status": "joining", "replaces": 3})],
             ..Progress::default()
@@ -314,9 +347,12 @@ mod tests {
 The ring is changing (term 4): 12 of 48 copies of partitions done, about 1.0 MiB of 4.0 MiB moved, about 6s left.
 It waits for these cores: 4.0.
 It is for this: node 4 (127.0.0.4) joins in the place of node 3.
+Node 4 is to keep 2 partitions more: 1, 2.
 ";
-        assert_eq!(progress.as_text(), wanted);
+        assert_eq!((progress.as_text().as_str(), progress.news().as_str()), (wanted, wanted));
         let change = &progress.as_json()["change"];
+        assert_eq!(change["owners_to_be"], json!([{"node": 4, "partitions": [1, 2]}]));
+        assert_eq!((progress.owners_to_be(2), progress.owners_to_be(3)), (vec![4], vec![]));
         assert_eq!((&change["copies_done"], &change["seconds_left_estimated"]), (&json!(12), &json!(6.0)));
 
         progress.paused = Some(true);
@@ -329,7 +365,8 @@ It is for this: node 4 (127.0.0.4) joins in the place of node 3.
 
     #[test]
     fn without_a_change_what_is_staged_is_told() {
-        let progress = Progress { term: 5, paused: None, to_drop: 3, ..changing() };
+        let unpaused = Progress { paused: None, owners_to_be: Vec::new(), ..changing() };
+        let progress = Progress { term: 5, to_drop: 3, ..unpaused.clone() };
         let wanted = "\
 No change of the ring is under way (term 5).
 3 partitions moved away and are dropped as soon as all have what is there.
@@ -338,5 +375,11 @@ Staged: node 4 (127.0.0.4) joins in the place of node 3.
 ";
         assert_eq!(progress.as_text(), wanted);
         assert_eq!(progress.as_json()["change"], Value::Null);
+        assert_eq!(progress.news(), wanted);
+        // What is wrong is told by who is asked for it, and nothing else is told of nothing.
+        let problems = vec!["p".to_owned()];
+        let quiet = Progress { staged: Vec::new(), problems, ..unpaused };
+        let said = "No change of the ring is under way (term 4).\n! p\n";
+        assert_eq!((quiet.as_text().as_str(), quiet.news().as_str()), (said, ""));
     }
 }

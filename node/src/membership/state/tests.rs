@@ -157,6 +157,17 @@ fn founders_agree_on_their_identities() {
 }
 
 #[test]
+fn a_ring_is_as_current_as_what_it_says_of_its_nodes() {
+    let mut state = three();
+    let ring = state.ring().unwrap();
+    assert!(state.is_current(&ring));
+    let address = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 9));
+    state.change(Change::Join(Description { address, ..description(2, 2) })).unwrap();
+    assert!(!state.is_current(&ring) && state.is_current(&state.ring().unwrap()));
+    assert_eq!(state.ring().unwrap().cluster_map().nodes[1].address, "127.0.0.9");
+}
+
+#[test]
 fn a_digest_covers_every_field() {
     let good = entry(description(1, 1), Status::Member, 5, 1);
     let digest = |entry: &NodeEntry| {

@@ -4,6 +4,8 @@
 //!
 //! Not here: the changes (`membership/state`), what a whole cluster's answers come to (the tools).
 
+use std::collections::BTreeMap;
+
 use quorate_engine::disk::Disk;
 use quorate_net::{
     id::Endpoint,
@@ -56,11 +58,15 @@ fn of_core<D: Disk>(core: &Core<D>) -> Value {
         "partitions": core.settings().partitions,
         "replicas": core.settings().replicas,
         "nodes": state.entries().iter().map(node).collect::<Vec<_>>(),
-        "change": state.ring_state().change().map(|change| json!({
-            "paused": change.is_paused(),
-            "moves": state.ring_state().table().map_or(0, |table| table.moves(&change.next).len()),
-            "waits_for": endpoints(state.unconfirmed()),
-        })),
+        "change": state.ring_state().change().map(|change| {
+            let moves = state.ring_state().table().map_or_else(Vec::new, |table| table.moves(&change.next));
+            json!({
+                "paused": change.is_paused(),
+                "moves": moves.len(),
+                "owners_to_be": owners_to_be(&moves),
+                "waits_for": endpoints(state.unconfirmed()),
+            })
+        }),
         // Who has not shown that it goes by the same tables: nothing is transferred, and nothing dropped, before all do.
         "behind": endpoints(members.behind_ring()),
         "transfer": transfer(core),
@@ -70,6 +76,13 @@ fn of_core<D: Disk>(core: &Core<D>) -> Value {
     answer["epoch"] = json!(state.digest().epoch);
     answer["digest"] = json!(hexadecimal(state.digest().hash));
     from_here(core, answer)
+}
+
+/// By node: the partitions that it is to keep and does not yet.
+fn owners_to_be(moves: &[Move]) -> Vec<Value> {
+    let mut gained: BTreeMap<u16, Vec<u16>> = BTreeMap::new();
+    moves.iter().for_each(|of| gained.entry(of.gains.0).or_default().push(of.partition));
+    gained.into_iter().map(|(node, partitions)| json!({"node": node, "partitions": partitions})).collect()
 }
 
 /// What this core gains or gives away.
