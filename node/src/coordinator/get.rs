@@ -34,7 +34,8 @@ pub enum Own {
     Body(Bytes),
     /// Damaged: this copy gives no credit.
     Lost,
-    /// This core is no owner, and holds no hint: it only asks the others.
+    /// This core knows nothing of the key, so it only asks the others: it is no owner and holds no hint, or its copy is not
+    /// healed yet and lacks the key.
     None,
 }
 
