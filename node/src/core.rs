@@ -60,7 +60,7 @@ use crate::{
     hinted_handoff::{self, HintedHandoff},
     membership::{Contact, GossipConfig, Membership, Start, state::ClusterState},
     object::{Object, VersionHash},
-    quorum::Voter,
+    quorum::{Tally, Voter},
     reaper::{self, Reaper},
     ring::Ring,
     summary::ActorTable,
@@ -719,7 +719,8 @@ impl<D: Disk> Core<D> {
     /// Those of the voters that are not asked. Who is only late is asked all the same when there are too few without it.
     fn unreachable(&self, voters: &[Voter], fallbacks: usize, needed: u8) -> Vec<Endpoint> {
         let down = |voter: &&Voter| self.down.contains(&voter.endpoint);
-        let enough = voters.iter().filter(|voter| !down(voter)).count() + fallbacks >= usize::from(needed);
+        let up = Tally::of(voters.iter().filter(|voter| !down(voter)));
+        let enough = up.lacks(needed, self.ring.is_changing()) <= fallbacks;
         let out = |endpoint: &Endpoint| enough || self.disconnected.contains(endpoint);
         voters.iter().filter(down).map(|voter| voter.endpoint).filter(out).collect()
     }

@@ -90,6 +90,13 @@ impl Tally {
         self.least(changing) >= needed
     }
 
+    /// How many are missing of `needed` in each group that there is, at most: one more may count in both.
+    #[must_use]
+    pub fn lacks(self, needed: u8, changing: bool) -> usize {
+        let next = if changing { needed.saturating_sub(self.next) } else { 0 };
+        usize::from(needed.saturating_sub(self.present)) + usize::from(next)
+    }
+
     /// How many there are in the group that has fewer.
     #[must_use]
     pub fn least(self, changing: bool) -> u8 {
