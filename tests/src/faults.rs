@@ -73,11 +73,13 @@ pub enum Class {
     Echo,
     /// Gossip does not reach a node, as after the commit of a change; all else does.
     Deafness,
+    /// Two operators commit different changes at the same moment.
+    Rivalry,
 }
 
 impl Class {
     /// All of them.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 31] = [
         Self::Loss,
         Self::Delay,
         Self::Duplication,
@@ -108,6 +110,7 @@ impl Class {
         Self::Replace,
         Self::Echo,
         Self::Deafness,
+        Self::Rivalry,
     ];
 
     /// The first so many are drawn for each seed. The others have seeds of their own: so what a seed means stayed the same

@@ -44,6 +44,9 @@ const APART_OF: u64 = 16;
 /// And these are about who does not hear of a change.
 const DEAF: [u64; 2] = [13, 15];
 
+/// And these about two operators.
+const RIVALLED: [u64; 1] = [11];
+
 /// Where somebody is away for long faults are so many times as far apart.
 const SPARSENESS: u32 = 10;
 
@@ -224,6 +227,12 @@ fn run_once(seed: u64, options: &Options, explain: Option<&Violation>) -> Outcom
         shape.leisure = 2;
         plan.ring_changes_max = 2;
         length = options.workload_max;
+    }
+    if options.faults && RIVALLED.contains(&(seed % APART_OF)) {
+        (plan.classes, plan.about_ring) = (vec![Class::Join, Class::Rivalry], true);
+        (shape.nodes, shape.cores) = (4, 1);
+        plan.ring_changes_max = 2;
+        length = options.workload_max / 2;
     }
     let mut world = World::new(random.next_u64(), &shape, plan);
     if let Some(violation) = explain {

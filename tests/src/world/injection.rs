@@ -100,12 +100,18 @@ impl World {
             Class::Upgrade => self.begin_upgrade(),
             Class::Join | Class::Leave | Class::Remove | Class::Replace => self.change_ring(class)?,
             Class::Echo => self.echo(),
-            // It strikes with the next commit.
-            Class::Deafness => {}
+            // They strike with the next commit.
+            Class::Deafness | Class::Rivalry => {}
         }
         let counted_elsewhere = matches!(
             class,
-            Class::Loss | Class::Duplication | Class::Reordering | Class::Clog | Class::Echo | Class::Deafness
+            Class::Loss
+                | Class::Duplication
+                | Class::Reordering
+                | Class::Clog
+                | Class::Echo
+                | Class::Deafness
+                | Class::Rivalry
         );
         if !counted_elsewhere && !class.changes_ring() {
             self.hits.count(class);

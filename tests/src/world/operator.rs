@@ -326,8 +326,28 @@ impl World {
         }
         self.operator.plans.push(plan.id);
         let other = if self.random.one_in(3) { self.any_core(None).unwrap_or(via) } else { via };
-        if self.order(other, &Change::Commit { plan: plan.id })?.is_ok() && self.loses_gossip() {
-            self.deafen(self.node_of(other));
+        if self.order(other, &Change::Commit { plan: plan.id })?.is_ok() {
+            if self.loses_gossip() {
+                self.deafen(self.node_of(other));
+            } else if self.plan.classes.contains(&Class::Rivalry) && self.healed.is_none() {
+                return self.rival(self.node_of(other), plan.id);
+            }
+        }
+        Ok(())
+    }
+
+    /// Another operator, who has not heard of what was just committed on a node, has one more leave and commits that.
+    fn rival(&mut self, committed_on: usize, plan: u64) -> Checked {
+        let (Some(via), leaver) = (self.any_core(Some(committed_on)), self.any_node()) else { return Ok(()) };
+        let leaves = Change::Leave(self.nodes[leaver].id);
+        if !self.nodes[leaver].goes && self.nodes[leaver].fate == Fate::Belongs {
+            self.nodes[leaver].goes |= self.order(via, &leaves)?.is_ok();
+        }
+        let other = self.shells[via].core().and_then(|core| core.plan().ok()).map(|other| other.id);
+        if let Some(other) = other.filter(|&other| other != plan)
+            && self.order(via, &Change::Commit { plan: other })?.is_ok()
+        {
+            self.hits.count(Class::Rivalry);
         }
         Ok(())
     }
