@@ -44,7 +44,7 @@ pub enum Own {
 pub enum Theirs {
     /// What this core named.
     Same,
-    /// Nothing.
+    /// Nothing. Never "the same", also when this core named no version: that would say nothing where its own copy is lost.
     Absent,
     /// Another version.
     Object(Object),
@@ -188,7 +188,7 @@ impl GetCoordinator {
         let own = matches!(self.own, Own::Absent | Own::Body(_));
         let known = self.theirs.iter().filter(|(_, theirs)| match theirs {
             Some(Theirs::Absent | Theirs::Object(_)) => true,
-            Some(Theirs::Same) => own || self.own == Own::None,
+            Some(Theirs::Same) => own,
             Some(Theirs::Unknown) | None => false,
         });
         Tally::of(known.map(|(voter, _)| voter).chain(own.then_some(&self.me)).filter(|voter| counts(voter)))
@@ -208,9 +208,12 @@ impl GetCoordinator {
     /// they were told, and who takes one reconciles it with its own.
     #[must_use]
     pub fn repairs(&self, me: Endpoint) -> Vec<(Endpoint, Object)> {
-        if self.own != Own::Lost
-            && self.theirs.iter().all(|(_, t)| !matches!(t, Some(Theirs::Absent | Theirs::Object(_))))
-        {
+        let differs = |theirs: &Option<Theirs>| match theirs {
+            Some(Theirs::Object(_)) => true,
+            Some(Theirs::Absent) => matches!(self.own, Own::Body(_)),
+            Some(Theirs::Same | Theirs::Unknown) | None => false,
+        };
+        if self.own != Own::Lost && !self.theirs.iter().any(|(_, theirs)| differs(theirs)) {
             return Vec::new();
         }
         let own = match &self.own {
@@ -396,7 +399,7 @@ mod tests {
         let reply_to = ReplyTo { origin: Origin::Client(1), id: 1 };
         let mut get = GetCoordinator::new(reply_to, node(1), 2, &owners, vec![node(4)]);
         get.handle_own(Own::None);
-        get.handle_probed(node(2), Theirs::Same);
+        get.handle_probed(node(2), Theirs::Absent);
         assert!(matches!(progress(&mut get), Progress::Open));
         get.handle_probed(node(3), Theirs::Object(object(1, "a")));
         assert_eq!(values_of(progress(&mut get)), ["a"]);
@@ -418,7 +421,7 @@ mod tests {
         assert_eq!(repairs(body(&a), Theirs::Same, Theirs::Unknown), []);
         assert_eq!(repairs(body(&a), Theirs::Same, Theirs::Absent), [(node(3), a.clone())]);
         assert_eq!(
-            repairs(Own::Absent, Theirs::Same, Theirs::Object(a.clone())),
+            repairs(Own::Absent, Theirs::Absent, Theirs::Object(a.clone())),
             [(node(2), a.clone()), (node(1), a.clone())]
         );
         assert_eq!(repairs(Own::Lost, Theirs::Object(a.clone()), Theirs::Object(a.clone())), [(node(1), a.clone())]);

@@ -128,7 +128,12 @@ impl<D: Disk> Core<D> {
             },
         };
         if let Some(Underway::Get(get)) = self.operations.get_mut(&operation) {
-            self.statistics.divergent += u64::from(matches!(theirs, Theirs::Absent | Theirs::Object(_)));
+            let differs = match theirs {
+                Theirs::Absent => get.known != VersionHash::ABSENT,
+                Theirs::Object(_) => true,
+                Theirs::Same | Theirs::Unknown => false,
+            };
+            self.statistics.divergent += u64::from(differs);
             get.coordinator.handle_probed(from, theirs);
             self.get_progress(now, operation, out);
         } else {

@@ -173,10 +173,11 @@ impl<D: Disk> Core<D> {
         };
         let version = if !knows {
             ProbedVersion::Unknown
+        } else if local.is_absent() {
+            // Also to who named no version: "the same" says nothing to who has lost its own copy.
+            ProbedVersion::Absent
         } else if local.version == known {
             ProbedVersion::Same
-        } else if local.is_absent() {
-            ProbedVersion::Absent
         } else if let Some(body) = self.recent(log, partition, key) {
             ProbedVersion::Object(body)
         } else if self.is_full() {

@@ -72,6 +72,9 @@ impl World {
         configure(&mut world.settings);
         world.outcomes = Some(Default::default());
         world.settle_down();
+        world.wait_until_healed();
+        // Nothing is left to be stored, either.
+        world.pass(Duration::from_millis(20));
         world
     }
 
@@ -195,6 +198,14 @@ impl World {
         self.expect(whole);
     }
 
+    /// Waits until no core's copy may lack anything.
+    ///
+    /// # Panics
+    /// When that does not come to be, or a property is violated.
+    pub fn wait_until_healed(&mut self) {
+        self.wait_for("all copies are whole", |world| world.living_cores().all(|core| core.unhealed().is_empty()));
+    }
+
     /// All faults end, all is read back.
     ///
     /// # Panics
@@ -203,6 +214,7 @@ impl World {
         let healed = self.heal();
         self.expect(healed);
         self.settle_down();
+        self.wait_until_healed();
         let audited = self.audit();
         self.expect(audited);
     }

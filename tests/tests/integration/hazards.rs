@@ -116,7 +116,7 @@ pub(super) fn h2_who_has_lost_its_disk_does_not_say_that_a_key_is_absent() {
         }
         world.readmit(b);
         world.settle_down();
-        world.wait_for("A is healed", |world| world.core(a).is_some_and(|core| core.unhealed().is_empty()));
+        world.wait_until_healed();
         assert_eq!(world.values(a, &key, 2).0, ["x"]);
         world.heal_and_audit();
     });
@@ -454,7 +454,7 @@ pub(super) fn h17_rot_under_an_unchanged_tree_is_found_and_repaired() {
         let mut world = World::scripted(seed, 3);
         let key = World::key("k");
         assert!(is_written(world.ask(0, &key, World::put("a-value-that-rots", 3)).as_ref()));
-        world.pass(ms(30));
+        world.converge();
         world.give_up_copies(1);
         rot(&world, 1, b"a-value-that-rots");
         world.converge();
@@ -468,6 +468,27 @@ pub(super) fn h17_rot_under_an_unchanged_tree_is_found_and_repaired() {
         });
         assert_eq!(world.values(1, &key, 1).0, ["a-value-that-rots"]);
         world.heal_and_audit();
+    });
+}
+
+/// The only copy of a value rots. Whoever reads it asks the others what they have, once and once more, and not for ever.
+#[test]
+pub(super) fn h17_of_what_nobody_has_any_more_nobody_is_asked_again_and_again() {
+    for_each_seed(10, |seed| {
+        let mut world = World::scripted(seed, 3);
+        let key = World::key("k");
+        (1..3).for_each(|node| world.isolate(node));
+        insist(&mut world, 0, &key, &World::put("a-value-that-rots", 1));
+        world.give_up_copies(0);
+        world.kill(0);
+        rot(&world, 0, b"a-value-that-rots");
+        (1..3).for_each(|node| world.readmit(node));
+        world.settle_down();
+        let probed = |world: &World| (1..3).map(|node| world.core(node).unwrap().statistics().probed).sum::<u64>();
+        let before = probed(&world);
+        let outcome = world.ask(0, &key, Action::Get { quorum: 2 });
+        assert!(matches!(&outcome, Some(Outcome::Values { values, .. }) if values.is_empty()), "{outcome:?}");
+        assert!(probed(&world) <= before + 4, "{} probes", probed(&world) - before);
     });
 }
 

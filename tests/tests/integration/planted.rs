@@ -46,6 +46,7 @@ fn each_bug_has_a_name_of_its_own() {
 fn the_tests_of_hazards_fail_with_their_bugs() {
     let tests: [(Bug, fn()); 12] = [
         (Bug::OwnCopyEarly, hazards::h1_a_dot_is_not_used_again_after_a_crash),
+        (Bug::EmptyTrusted, hazards::h2_who_has_lost_its_disk_does_not_say_that_a_key_is_absent),
         (Bug::Doomstone, hazards::h3_a_late_tombstone_does_not_take_a_new_value_along),
         (Bug::TombstoneDropped, hazards::h4_a_late_hint_does_not_bring_back_what_was_deleted),
         (Bug::ExchangeOverwrites, hazards::h5_who_was_away_for_long_does_not_bring_back_what_was_deleted),
