@@ -1,5 +1,5 @@
-//! Partitions of which this core's own copy may lack what it once had: its disk was lost, or a damaged part of it, or it
-//! became an owner without being filled.
+//! Partitions of which this core's own copy may lack what it once had: its disk was lost, or a damaged part of it. What it has
+//! just gained counts as well: an earlier life may have confirmed it, and lost it.
 //!
 //! The rule: until such a copy has been compared with that of every other owner, this core does not say of a key that it is
 //! absent; what it holds it shows. Nobody waits for an owner that holds nothing at all, as all do in a new cluster, nor, after
@@ -67,8 +67,8 @@ impl Unhealed {
 
     /// The copy of this partition may lack something.
     pub fn add(&mut self, now: Instant, ring: &Ring, partition: u16) {
-        let owners = ring.primaries(partition);
-        if owners.contains(&self.me) {
+        if ring.keepers(partition).any(|keeper| keeper == self.me) {
+            let owners = ring.primaries(partition);
             let left: BTreeSet<Endpoint> = owners.iter().copied().filter(|&owner| owner != self.me).collect();
             self.partitions.insert(partition, Copy { since: now, left });
             self.settle();
@@ -77,12 +77,12 @@ impl Unhealed {
 
     /// The ring has changed; `kept` says what this core kept before.
     pub fn handle_ring(&mut self, now: Instant, ring: &Ring, kept: impl Fn(u16) -> bool) {
-        let owns = |partition: &u16| ring.primaries(*partition).contains(&self.me);
+        let keeps = |partition: &u16| ring.keepers(*partition).any(|keeper| keeper == self.me);
         self.partitions.retain(|partition, copy| {
             copy.left.retain(|peer| ring.primaries(*partition).contains(peer));
-            owns(partition)
+            keeps(partition)
         });
-        let unfilled: Vec<u16> = (0..ring.partitions()).filter(owns).filter(|&partition| !kept(partition)).collect();
+        let unfilled: Vec<u16> = (0..ring.partitions()).filter(keeps).filter(|&partition| !kept(partition)).collect();
         for partition in unfilled {
             self.add(now, ring, partition);
         }
@@ -183,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn who_owns_without_having_been_filled_has_to_heal() {
+    fn what_is_gained_has_to_be_compared() {
         let (ring, mut unhealed) = (ring(4), Unhealed::new(endpoint(1), WAIT));
         let owned: Vec<u16> = (0..64).filter(|&p| ring.primaries(p).contains(&endpoint(1))).collect();
         unhealed.handle_ring(at(0), &ring, |partition| partition != owned[3]);

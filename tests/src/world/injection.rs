@@ -449,6 +449,9 @@ impl World {
             None => self.shells[at].snapshot = Some(self.shells[at].disk.snapshot()),
             Some(snapshot) => {
                 self.shells[at].disk.restore(&snapshot);
+                // It takes itself for whole.
+                self.shells[at].emptied = false;
+                self.shells[at].lacking.clear();
                 self.ledger.may_raise_dead();
                 self.spoil(at);
             }

@@ -232,16 +232,14 @@ impl World {
     /// is not waited for longer.
     fn check_healed(&mut self, at: usize, key: &Key, owners: &[Endpoint]) -> Checked {
         let shell = &self.shells[at];
-        let Some(&version) = shell.lacking.get(key) else { return Ok(()) };
+        let Some((version, holders)) = shell.lacking.get(key) else { return Ok(()) };
         // Its clock may be a little fast.
-        if shell.disk.now() > shell.started + self.settings.away() / 2 || !self.ledger.watches(key) {
+        if shell.disk.now() > shell.lacking_since + self.settings.away() / 2 || !self.ledger.watches(key) {
             return Ok(());
         }
-        let brought = self.ledger.remembers(key, version).unwrap_or_default();
-        for &owner in owners.iter().filter(|&&owner| owner != shell.me) {
-            let other = self.shell_of(owner);
-            let durable =
-                self.shells[other].holdings.get(&(LogId::Objects, key.clone())).map_or(0, |held| held.durable);
+        let brought = self.ledger.remembers(key, *version).unwrap_or_default();
+        for &other in holders.iter().filter(|&&other| owners.contains(&self.shells[other].me)) {
+            let durable = self.durable(other, key);
             let knows = self.ledger.knows(key, durable).unwrap_or_default();
             if !brought.is_empty() && brought.is_within(&knows) && !self.shells[other].spoiled {
                 let detail = format!(
@@ -251,6 +249,11 @@ impl World {
             }
         }
         Ok(())
+    }
+
+    /// What a core has of a key among its objects, on disk.
+    fn durable(&self, at: usize, key: &Key) -> u64 {
+        self.shells[at].holdings.get(&(LogId::Objects, key.clone())).map_or(0, |holding| holding.durable)
     }
 
     /// P13: a store finds no damage on a disk that was never spoiled.
@@ -433,9 +436,18 @@ impl World {
             .map(|((log, key), holding)| (*log, key.clone(), holding.durable, core.local_version(*log, key).version.0))
             .collect();
         let emptied = std::mem::take(&mut self.shells[at].emptied);
+        if emptied {
+            self.shells[at].lacking_since = self.shells[at].started;
+        }
         for (log, key, durable, now) in found {
             if emptied && log == LogId::Objects && now == 0 && durable != 0 {
-                self.shells[at].lacking.insert(key.clone(), durable);
+                let lost = self.ledger.remembers(&key, durable).unwrap_or_default();
+                let has = |other: &usize| {
+                    let knows = self.ledger.knows(&key, self.durable(*other, &key)).unwrap_or_default();
+                    *other != at && lost.is_within(&knows)
+                };
+                let holders = (0..self.shells.len()).filter(has).collect();
+                self.shells[at].lacking.insert(key.clone(), (durable, holders));
             }
             self.note(Some(&key), || format!("core {at} comes back with {now:x}, {durable:x} was durable"));
             let (before, after) = (self.ledger.remembers(&key, durable), self.ledger.knows(&key, now));

@@ -405,10 +405,11 @@ impl World {
         }
     }
 
-    /// Whether all cores that belong go by one ring that does not change.
+    /// Whether all cores that belong go by one ring that does not change, for good.
     #[must_use]
     pub fn ring_is_settled(&self) -> bool {
-        let state = |at: usize| self.shells[at].core().map(|core| core.membership().state());
+        let stored = |core: &&Machine| core.is_state_stored();
+        let state = |at: usize| self.shells[at].core().filter(stored).map(|core| core.membership().state());
         let mut states = self.belonging().flat_map(|node| self.nodes[node].shells.clone()).map(state);
         let Some(Some(first)) = states.next() else { return false };
         let same = |state: Option<&ClusterState>| state.is_some_and(|state| state.digest() == first.digest());

@@ -91,8 +91,10 @@ pub(super) struct Shell {
     pub(super) spoiled: bool,
     /// Its disk was emptied since it last came up.
     pub(super) emptied: bool,
-    /// What it had on a disk that was emptied, and has not got back.
-    pub(super) lacking: BTreeMap<Key, u64>,
+    /// What it had on a disk that was emptied, and has not got back; and the cores who had it on theirs when it came up.
+    pub(super) lacking: BTreeMap<Key, (u64, Vec<usize>)>,
+    /// When it first came up without it, by its disk's time.
+    pub(super) lacking_since: Duration,
     /// Once its disk could not read.
     pub(super) read_failed: bool,
     /// How often it had to do something at the moment when it just did.
@@ -123,6 +125,7 @@ impl Shell {
             spoiled: false,
             emptied: false,
             lacking: BTreeMap::new(),
+            lacking_since: Duration::ZERO,
             read_failed: false,
             restless: 0,
             snapshot: None,
