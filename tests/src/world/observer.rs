@@ -460,7 +460,22 @@ impl World {
             }
             self.shells[at].holdings.insert((log, key), Holding { durable: now, pending: Vec::new() });
         }
+        self.find_what_is_back(at);
         Ok(())
+    }
+
+    /// What was forgotten, and not yet for good, is there again.
+    fn find_what_is_back(&mut self, at: usize) {
+        let Some(core) = self.shells[at].core() else { return };
+        let of_key = |key: Key| LOGS.map(|log| (log, key.clone(), core.local_version(log, &key).version.0));
+        let is_new = |(log, key, now): &(LogId, Key, u64)| {
+            *now != 0 && !self.shells[at].holdings.contains_key(&(*log, key.clone()))
+        };
+        let back: Vec<_> = self.ledger.keys().into_iter().flat_map(of_key).filter(is_new).collect();
+        for (log, key, durable) in back {
+            self.note(Some(&key), || format!("core {at} has {durable:x} again among its {log:?}"));
+            self.shells[at].holdings.insert((log, key), Holding { durable, pending: Vec::new() });
+        }
     }
 
     /// A core is about to be no more.
