@@ -53,7 +53,7 @@ pub struct Clock {
 #[must_use]
 pub fn incarnation(wall_ms: u64, random: u64) -> u64 {
     const RANDOM_BITS: u32 = 36;
-    let (begun, random) = (wall_ms / 16_000 << RANDOM_BITS, random & ((1 << RANDOM_BITS) - 1));
+    let (begun, random) = ((wall_ms / 16_000) << RANDOM_BITS, random & ((1 << RANDOM_BITS) - 1));
     (begun | random).max(1)
 }
 
