@@ -426,6 +426,9 @@ impl<D: Disk> Core<D> {
             self.disconnected.insert(peer);
         }
         self.contact(now, peer, if up { Contact::Answered } else { Contact::Unreachable }, out);
+        if up {
+            self.drive_membership(now, out, |members, effects| members.greet(peer, effects));
+        }
     }
 
     /// Requests should go to a peer's core again, or no longer.
@@ -668,11 +671,16 @@ impl<D: Disk> Core<D> {
         match log {
             LogId::Objects if self.transfer.is_dropping(partition) => (Local::lost(), None),
             LogId::Objects => match self.objects.local(partition, key, loaded) {
-                (local, None) if local.is_absent() && self.unhealed.contains(partition) => (Local::lost(), None),
+                (local, None) if local.is_absent() && self.lacks(partition) => (Local::lost(), None),
                 known => known,
             },
             LogId::Hints => self.hints.local(partition, key, loaded),
         }
+    }
+
+    /// Whether this core, as an owner, has to be healed first. Who is only to be one counts for what is written from now on.
+    fn lacks(&self, partition: u16) -> bool {
+        self.unhealed.contains(partition) && self.owns(partition)
     }
 
     /// The body of a key when it is in RAM.

@@ -239,6 +239,14 @@ impl Membership {
         }
     }
 
+    /// A connection with a peer stands: it hears at once what each message tells by the way.
+    pub fn greet(&mut self, peer: Endpoint, out: &mut Out) {
+        if self.peers.contains_key(&peer) && !self.stopped {
+            // An answer to nothing, which asks for none.
+            self.send(peer, GossipBody::Ack { sequence: 0 }, out);
+        }
+    }
+
     /// [`Membership::next_timeout`] has come.
     pub fn handle_timeout(&mut self, now: Instant, out: &mut Out) {
         let Some(due) = self.next_timeout().filter(|&due| due <= now) else { return };
@@ -358,7 +366,7 @@ impl Membership {
             refutation: self.refutation,
             digest: self.state.digest(),
             ring: self.state.stamp(),
-            empty: false,
+            unfilled: false,
             claims: Vec::new(),
             body: GossipBody::State(self.state.body()),
         }
@@ -514,7 +522,7 @@ impl Membership {
             digest: self.state.digest(),
             ring: self.state.stamp(),
             // Who sends it knows.
-            empty: false,
+            unfilled: false,
             claims,
             body,
         };

@@ -67,9 +67,9 @@ impl<D: Disk> Core<D> {
         }
         if local.is_absent() {
             // What a copy that is not healed lacks it never had, or has it lost: it knows nothing of the key.
-            let lacks = || self.objects.store.lookup(partition, key.encoded()).is_none();
+            let unknown = || self.objects.store.lookup(partition, key.encoded()).is_none();
             let own = match (local.lost, owns) {
-                (true, true) if self.unhealed.contains(partition) && lacks() => Own::None,
+                (true, true) if self.lacks(partition) && unknown() => Own::None,
                 (true, _) => Own::Lost,
                 (false, true) => Own::Absent,
                 (false, false) => Own::None,
