@@ -56,9 +56,13 @@ impl Report {
 
     /// Seconds that the slowest operation took, those that failed included.
     pub(crate) fn slowest(&self) -> f64 {
+        self.longest(|name| name != "begun late")
+    }
+
+    fn longest(&self, counts: impl Fn(&str) -> bool) -> f64 {
         let rows = self.0["latencies"].as_array().expect("a report has latencies");
-        let answered = rows.iter().filter(|row| row["name"] != "begun late");
-        answered.filter_map(|row| row["max_us"].as_f64()).fold(0.0, f64::max) / 1e6
+        let rows = rows.iter().filter(|row| row["name"].as_str().is_some_and(&counts));
+        rows.filter_map(|row| row["max_us"].as_f64()).fold(0.0, f64::max) / 1e6
     }
 
     /// Fails if an operation failed.
@@ -67,9 +71,12 @@ impl Report {
         assert_eq!(self.count("failed"), 0, "{}", self.0["errors"]);
     }
 
-    /// Fails if an operation failed or took more than a second.
+    /// Fails if an operation failed or took more than a second, beside what the machine let the load itself wait: each is timed
+    /// from when it was to begin.
     pub(crate) fn assert_unharmed(&self) {
         self.assert_none_failed();
-        assert!(self.slowest() <= 1.0, "the slowest took {} s: {}", self.slowest(), self.0["latencies"]);
+        let late = self.longest(|name| name == "begun late");
+        let told = || format!("the slowest took {} s: {}", self.slowest(), self.0["latencies"]);
+        assert!(self.slowest() <= 1.0 + late && late <= 4.0, "{}", told());
     }
 }
