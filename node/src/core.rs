@@ -597,6 +597,12 @@ impl<D: Disk> Core<D> {
         &self.unhealed
     }
 
+    /// Whether its store was filled once, so that it may hold what is older than its present life.
+    #[must_use]
+    pub fn is_filled(&self) -> bool {
+        self.filled
+    }
+
     /// The handoff of hints to the owners.
     #[must_use]
     pub fn handoff(&self) -> &HintedHandoff {
@@ -739,15 +745,17 @@ impl<D: Disk> Core<D> {
             return Vec::new();
         }
         let gains = |endpoint| self.ring.gaining(partition).any(|owner| owner == endpoint);
-        // Who is to leave takes no more hints: it has to give away those that it holds.
-        let leaves = |endpoint: Endpoint| {
-            let leaving = |node: &NodeEntry| matches!(node.status, Status::Leaving | Status::Removing);
-            self.ring.is_changing() && self.membership.state().node(endpoint.node).is_some_and(leaving)
-        };
         let may = |&endpoint: &Endpoint| {
-            endpoint != self.settings.me && !self.down.contains(&endpoint) && !gains(endpoint) && !leaves(endpoint)
+            endpoint != self.settings.me && !self.down.contains(&endpoint) && !gains(endpoint) && !self.leaves(endpoint)
         };
         self.ring.fallbacks(partition).iter().copied().filter(may).collect()
+    }
+
+    /// Whether a core is to leave by the change that is under way: it takes no more hints, nor coordinates what it would have to
+    /// keep as one, since it has to give away those that it holds.
+    fn leaves(&self, endpoint: Endpoint) -> bool {
+        let leaving = |node: &NodeEntry| matches!(node.status, Status::Leaving | Status::Removing);
+        self.ring.is_changing() && self.membership.state().node(endpoint.node).is_some_and(leaving)
     }
 
     /// Who is asked about a partition: its owners. When this core owns nothing of it, it stands in for the first.

@@ -77,11 +77,16 @@ impl Unhealed {
 
     /// The ring has changed; `kept` says what this core kept before.
     pub fn handle_ring(&mut self, now: Instant, ring: &Ring, kept: impl Fn(u16) -> bool) {
-        let keeps = |partition: &u16| ring.keepers(*partition).any(|keeper| keeper == self.me);
-        self.partitions.retain(|partition, copy| {
-            copy.left.retain(|peer| ring.primaries(*partition).contains(peer));
-            keeps(partition)
-        });
+        let me = self.me;
+        let keeps = |partition: &u16| ring.keepers(*partition).any(|keeper| keeper == me);
+        self.partitions.retain(|partition, _| keeps(partition));
+        // Who owns it in the place of one that was not compared has all that this one had.
+        let moved = |(partition, copy): &(&u16, &Copy)| {
+            copy.left.iter().any(|peer| !ring.primaries(**partition).contains(peer))
+        };
+        for partition in self.partitions.iter().filter(moved).map(|(&partition, _)| partition).collect::<Vec<_>>() {
+            self.add(now, ring, partition);
+        }
         let unfilled: Vec<u16> = (0..ring.partitions()).filter(keeps).filter(|&partition| !kept(partition)).collect();
         for partition in unfilled {
             self.add(now, ring, partition);

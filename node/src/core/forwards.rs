@@ -56,7 +56,8 @@ impl<D: Disk> Core<D> {
             Consistency::Sloppy => self.ring.fallbacks(partition),
             Consistency::Strict => &[],
         };
-        own.chain(others).chain(fallbacks.iter().copied()).filter(up).chain(owners.iter().copied().filter(late))
+        let fallbacks = fallbacks.iter().copied().filter(|&fallback| !self.leaves(fallback));
+        own.chain(others).chain(fallbacks).filter(up).chain(owners.iter().copied().filter(late))
     }
 
     pub(super) fn forward(

@@ -24,7 +24,7 @@ use quorate_node::{
     ring::Ring,
 };
 
-use super::{Fate, World, shell::Shell};
+use super::{Fate, Machine, World, shell::Shell};
 use crate::{
     checkers::{Checked, Origin, violation},
     faults::Class,
@@ -232,7 +232,9 @@ impl World {
     /// is not waited for longer.
     fn check_healed(&mut self, at: usize, key: &Key, owners: &[Endpoint]) -> Checked {
         let shell = &self.shells[at];
-        let Some((version, holders)) = shell.lacking.get(key) else { return Ok(()) };
+        // Who is only to be an owner counts for what is written from now on.
+        let lacking = shell.lacking.get(key).filter(|_| owners.contains(&shell.me));
+        let Some((version, holders)) = lacking else { return Ok(()) };
         // Its clock may be a little fast.
         if shell.disk.now() > shell.lacking_since + self.settings.away() / 2 || !self.ledger.watches(key) {
             return Ok(());
@@ -444,7 +446,9 @@ impl World {
                 let lost = self.ledger.remembers(&key, durable).unwrap_or_default();
                 let has = |other: &usize| {
                     let knows = self.ledger.knows(&key, self.durable(*other, &key)).unwrap_or_default();
-                    *other != at && lost.is_within(&knows)
+                    // Who is as new is not waited for: what is lost with two disks at once is lost.
+                    let filled = self.shells[*other].core().is_some_and(Machine::is_filled);
+                    *other != at && filled && lost.is_within(&knows)
                 };
                 let holders = (0..self.shells.len()).filter(has).collect();
                 self.shells[at].lacking.insert(key.clone(), (durable, holders));
