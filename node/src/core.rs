@@ -15,8 +15,10 @@ mod forgetting;
 mod forwards;
 mod gets;
 mod gossip;
+mod healing;
 mod hints;
 mod log;
+mod owners;
 mod puts;
 mod replicas;
 mod transfers;
@@ -31,7 +33,7 @@ use std::{
 use ahash::{AHashMap, AHashSet};
 use bytes::Bytes;
 use quorate_engine::{
-    Damage, DamageKind, ReadError, Sequence, Store, Watermark,
+    ReadError, Sequence, Store, Watermark,
     disk::{Disk, prefixed::Prefixed},
     planted::{Bug, planted},
 };
@@ -39,9 +41,9 @@ use quorate_net::{
     id::Endpoint,
     key::Key,
     message::{
-        ArchivedMessage, Consistency, Failure, Operation, Outcome, ProbedVersion, Request,
+        ArchivedMessage, Failure, Operation, Outcome, ProbedVersion, Request,
         exchange::Whole,
-        gossip::{Gossip, NodeEntry, NodeIdentity, RingStamp, Status},
+        gossip::{Gossip, NodeIdentity, RingStamp},
         reap::KeyVersion,
     },
 };
@@ -60,7 +62,6 @@ use crate::{
     hinted_handoff::{self, HintedHandoff},
     membership::{Contact, GossipConfig, Membership, Start, state::ClusterState},
     object::{Object, VersionHash},
-    quorum::{Tally, Voter},
     reaper::{self, Reaper},
     ring::Ring,
     summary::ActorTable,
@@ -324,12 +325,6 @@ impl<D: Disk> Core<D> {
         let mut nothing_under_way = Vec::new();
         core.anti_entropy.handle_ring(now, core.ring.clone(), surplus, &mut nothing_under_way);
         core
-    }
-
-    /// Its store was never filled: it is new, or all that it had is lost.
-    pub(crate) fn handle_unfilled(&mut self, now: Now) {
-        self.filled = false;
-        self.distrust(now, None);
     }
 
     /// A client of this core asks.
@@ -684,11 +679,6 @@ impl<D: Disk> Core<D> {
         }
     }
 
-    /// Whether this core, as an owner, has to be healed first. Who is only to be one counts for what is written from now on.
-    fn lacks(&self, partition: u16) -> bool {
-        self.unhealed.contains(partition) && self.owns(partition)
-    }
-
     /// The body of a key when it is in RAM.
     fn recent(&self, log: LogId, partition: u16, key: &[u8]) -> Option<Bytes> {
         match log {
@@ -717,94 +707,6 @@ impl<D: Disk> Core<D> {
         match log {
             LogId::Objects => self.objects.when_durable(sequence, waiter),
             LogId::Hints => self.hints.when_durable(sequence, waiter),
-        }
-    }
-
-    /// In which log this core keeps objects of a partition.
-    fn log_of(&self, partition: u16) -> LogId {
-        if self.keeps(partition) { LogId::Objects } else { LogId::Hints }
-    }
-
-    /// Whether this core is a primary, by the ring that serves or by the one that is to come.
-    fn keeps(&self, partition: u16) -> bool {
-        self.owns(partition) || self.ring.gaining(partition).any(|owner| owner == self.settings.me)
-    }
-
-    /// Those of the voters that are not asked. Who is only late is asked all the same when there are too few without it.
-    fn unreachable(&self, voters: &[Voter], fallbacks: usize, needed: u8) -> Vec<Endpoint> {
-        let down = |voter: &&Voter| self.down.contains(&voter.endpoint);
-        let up = Tally::of(voters.iter().filter(|voter| !down(voter)));
-        let enough = up.lacks(needed, self.ring.is_changing()) <= fallbacks;
-        let out = |endpoint: &Endpoint| enough || self.disconnected.contains(endpoint);
-        voters.iter().filter(down).map(|voter| voter.endpoint).filter(out).collect()
-    }
-
-    /// Those who may stand in for owners that cannot be reached, in order.
-    fn fallbacks(&self, partition: u16, consistency: Consistency) -> Vec<Endpoint> {
-        if consistency == Consistency::Strict {
-            return Vec::new();
-        }
-        let gains = |endpoint| self.ring.gaining(partition).any(|owner| owner == endpoint);
-        let may = |&endpoint: &Endpoint| {
-            endpoint != self.settings.me && !self.down.contains(&endpoint) && !gains(endpoint) && !self.leaves(endpoint)
-        };
-        self.ring.fallbacks(partition).iter().copied().filter(may).collect()
-    }
-
-    /// Whether a core is to leave by the change that is under way: it takes no more hints, nor coordinates what it would have to
-    /// keep as one, since it has to give away those that it holds.
-    fn leaves(&self, endpoint: Endpoint) -> bool {
-        let leaving = |node: &NodeEntry| matches!(node.status, Status::Leaving | Status::Removing);
-        self.ring.is_changing() && self.membership.state().node(endpoint.node).is_some_and(leaving)
-    }
-
-    /// Who is asked about a partition: its owners. When this core owns nothing of it, it stands in for the first.
-    fn voters(&self, partition: u16) -> Vec<Voter> {
-        let mut voters: Vec<Voter> = Voter::owners(&self.ring, partition).collect();
-        if !self.owns(partition)
-            && let Some(first) = voters.first_mut()
-        {
-            *first = Voter::stand_in(self.settings.me, first.groups);
-        }
-        voters
-    }
-
-    fn owns(&self, partition: u16) -> bool {
-        self.ring.primaries(partition).contains(&self.settings.me)
-    }
-
-    fn quorum_of(&self, asked: u8, default: u8) -> Result<u8, Failure> {
-        let replicas = self.ring.replicas();
-        match asked {
-            0 => Ok(default),
-            asked if asked <= replicas => Ok(asked),
-            asked => Err(Failure::BadRequest(format!("a quorum of {asked} was asked of {replicas} replicas"))),
-        }
-    }
-
-    /// A lost record may hold dots of this core's actor, so each new loss ends the actor.
-    fn look_for_damage(&mut self, now: Now, out: &mut Vec<Effect>) {
-        let mut more = false;
-        let found = |log, damage: Vec<Damage>| damage.into_iter().map(move |damage| (log, damage));
-        let objects = found(LogId::Objects, self.objects.store.damage());
-        let hints = found(LogId::Hints, self.hints.store.damage());
-        for (log, damage) in objects.chain(hints) {
-            // When there is too much to remember, every report counts as new.
-            more |= self.damaged.len() >= DAMAGED_MAX || self.damaged.insert((log, damage.segment, damage.offset));
-            if log == LogId::Objects {
-                // Which keys a lost record belonged to is only known where the index pointed at it.
-                if damage.kind != DamageKind::Record {
-                    self.distrust(now, damage.partition);
-                }
-                self.heal(damage.partition);
-            }
-        }
-        if more {
-            // A write that is remembered may be among what is lost: its retry must be made anew.
-            self.tokens = Tokens::default();
-        }
-        if more && !planted(Bug::ActorKeptAfterLoss) {
-            self.renew_actor(out);
         }
     }
 

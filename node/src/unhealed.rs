@@ -81,17 +81,13 @@ impl Unhealed {
         let keeps = |partition: &u16| ring.keepers(*partition).any(|keeper| keeper == me);
         self.partitions.retain(|partition, _| keeps(partition));
         // Who owns it in the place of one that was not compared has all that this one had.
-        let moved = |(partition, copy): &(&u16, &Copy)| {
-            copy.left.iter().any(|peer| !ring.primaries(**partition).contains(peer))
+        let moved = |copy: &Copy, partition| copy.left.iter().any(|peer| !ring.primaries(partition).contains(peer));
+        let unfilled = |partition: &u16| {
+            !kept(*partition) || self.partitions.get(partition).is_some_and(|copy| moved(copy, *partition))
         };
-        for partition in self.partitions.iter().filter(moved).map(|(&partition, _)| partition).collect::<Vec<_>>() {
+        for partition in (0..ring.partitions()).filter(keeps).filter(unfilled).collect::<Vec<_>>() {
             self.add(now, ring, partition);
         }
-        let unfilled: Vec<u16> = (0..ring.partitions()).filter(keeps).filter(|&partition| !kept(partition)).collect();
-        for partition in unfilled {
-            self.add(now, ring, partition);
-        }
-        self.settle();
     }
 
     /// An exchange of a partition that began then ended well.

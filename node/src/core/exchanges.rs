@@ -64,41 +64,6 @@ impl<D: Disk> Core<D> {
         self.settle(now, out);
     }
 
-    /// Some of this core's records were lost: those of a partition, or of any.
-    pub(super) fn heal(&mut self, partition: Option<u16>) {
-        let mut actions = Vec::new();
-        match partition {
-            Some(partition) => self.anti_entropy.heal(partition, &mut actions),
-            None => (0..self.ring.partitions()).for_each(|partition| self.anti_entropy.heal(partition, &mut actions)),
-        }
-        self.exchange_actions.extend(actions);
-    }
-
-    /// This core's copy of a partition, or of all, may lack what it once had.
-    pub(super) fn distrust(&mut self, now: Now, partition: Option<u16>) {
-        let partitions = partition.map_or(0..self.ring.partitions(), |partition| partition..partition + 1);
-        for partition in partitions {
-            self.unhealed.add(now.instant, &self.ring, partition);
-        }
-        self.unhealed.partitions().for_each(|partition| self.anti_entropy.distrust(partition));
-    }
-
-    /// Whoever is away is not waited for for ever.
-    pub(super) fn heal_on(&mut self, now: Now, out: &mut Vec<Effect>) {
-        self.unhealed.handle_timeout(now.instant, |peer| self.down.contains(&peer));
-        self.note_healed(out);
-    }
-
-    /// When nothing is left to be healed, this core was filled once, and need not be filled at its next start.
-    pub(super) fn note_healed(&mut self, out: &mut Vec<Effect>) {
-        let unhealed = &self.unhealed;
-        self.anti_entropy.healed(|partition| unhealed.contains(partition));
-        if !self.filled && unhealed.is_empty() {
-            self.filled = true;
-            out.push(Effect::StoreFilled);
-        }
-    }
-
     /// Hands an event to anti-entropy, then does what it wants.
     pub(super) fn exchange(
         &mut self,

@@ -123,8 +123,7 @@ impl<D: Disk> Core<D> {
             let (before, after) = (kept(&self.ring), kept(&ring));
             let moved = before != after;
             self.ring = Rc::new(ring);
-            self.unhealed.handle_ring(now.instant, &self.ring, |partition| before.contains(&partition));
-            self.unhealed.partitions().for_each(|partition| self.anti_entropy.distrust(partition));
+            self.distrust_gained(now, &before);
             if moved && !planted(Bug::ActorKeptAfterMove) {
                 // In one log or the other there may be dots of this core's actor that the one of now does not hold.
                 self.renew_actor(out);

@@ -1,0 +1,79 @@
+//! Who owns, who is asked and who may stand in, as this core sees it.
+//!
+//! Not here: the tables (`ring`), how votes are counted (`quorum`), who coordinates (`forwards`).
+
+use quorate_engine::disk::Disk;
+use quorate_net::{
+    id::Endpoint,
+    message::{
+        Consistency, Failure,
+        gossip::{NodeEntry, Status},
+    },
+};
+
+use super::{Core, LogId};
+use crate::quorum::{Tally, Voter};
+
+impl<D: Disk> Core<D> {
+    /// In which log this core keeps objects of a partition.
+    pub(super) fn log_of(&self, partition: u16) -> LogId {
+        if self.keeps(partition) { LogId::Objects } else { LogId::Hints }
+    }
+
+    /// Whether this core is a primary, by the ring that serves or by the one that is to come.
+    pub(super) fn keeps(&self, partition: u16) -> bool {
+        self.owns(partition) || self.ring.gaining(partition).any(|owner| owner == self.settings.me)
+    }
+
+    /// Those of the voters that are not asked. Who is only late is asked all the same when there are too few without it.
+    pub(super) fn unreachable(&self, voters: &[Voter], fallbacks: usize, needed: u8) -> Vec<Endpoint> {
+        let down = |voter: &&Voter| self.down.contains(&voter.endpoint);
+        let up = Tally::of(voters.iter().filter(|voter| !down(voter)));
+        let enough = up.lacks(needed, self.ring.is_changing()) <= fallbacks;
+        let out = |endpoint: &Endpoint| enough || self.disconnected.contains(endpoint);
+        voters.iter().filter(down).map(|voter| voter.endpoint).filter(out).collect()
+    }
+
+    /// Those who may stand in for owners that cannot be reached, in order.
+    pub(super) fn fallbacks(&self, partition: u16, consistency: Consistency) -> Vec<Endpoint> {
+        if consistency == Consistency::Strict {
+            return Vec::new();
+        }
+        let gains = |endpoint| self.ring.gaining(partition).any(|owner| owner == endpoint);
+        let may = |&endpoint: &Endpoint| {
+            endpoint != self.settings.me && !self.down.contains(&endpoint) && !gains(endpoint) && !self.leaves(endpoint)
+        };
+        self.ring.fallbacks(partition).iter().copied().filter(may).collect()
+    }
+
+    /// Whether a core is to leave by the change that is under way: it takes no more hints, nor coordinates what it would have to
+    /// keep as one, since it has to give away those that it holds.
+    pub(super) fn leaves(&self, endpoint: Endpoint) -> bool {
+        let leaving = |node: &NodeEntry| matches!(node.status, Status::Leaving | Status::Removing);
+        self.ring.is_changing() && self.membership.state().node(endpoint.node).is_some_and(leaving)
+    }
+
+    /// Who is asked about a partition: its owners. When this core owns nothing of it, it stands in for the first.
+    pub(super) fn voters(&self, partition: u16) -> Vec<Voter> {
+        let mut voters: Vec<Voter> = Voter::owners(&self.ring, partition).collect();
+        if !self.owns(partition)
+            && let Some(first) = voters.first_mut()
+        {
+            *first = Voter::stand_in(self.settings.me, first.groups);
+        }
+        voters
+    }
+
+    pub(super) fn owns(&self, partition: u16) -> bool {
+        self.ring.primaries(partition).contains(&self.settings.me)
+    }
+
+    pub(super) fn quorum_of(&self, asked: u8, default: u8) -> Result<u8, Failure> {
+        let replicas = self.ring.replicas();
+        match asked {
+            0 => Ok(default),
+            asked if asked <= replicas => Ok(asked),
+            asked => Err(Failure::BadRequest(format!("a quorum of {asked} was asked of {replicas} replicas"))),
+        }
+    }
+}
