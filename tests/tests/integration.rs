@@ -7,4 +7,5 @@ mod integration {
     mod planted;
     mod read_repair;
     mod seeds;
+    mod sloppy_quorum;
 }

@@ -44,7 +44,7 @@ impl<D: Disk> Core<D> {
                 && self.coordinators(partition, consistency).next() == Some(self.settings.me)
     }
 
-    /// Who may coordinate, and can be reached, in the order in which they are asked: this node's own core first. Owners that
+    /// Who may coordinate, and can be reached, in the order in which they are asked: this node's own core first. Those that
     /// are only late come last: when there is nobody else they are asked all the same.
     fn coordinators(&self, partition: u16, consistency: Consistency) -> impl Iterator<Item = Endpoint> + '_ {
         let up = |endpoint: &Endpoint| !self.down.contains(endpoint);
@@ -57,7 +57,8 @@ impl<D: Disk> Core<D> {
             Consistency::Strict => &[],
         };
         let fallbacks = fallbacks.iter().copied().filter(|&fallback| !self.leaves(fallback));
-        own.chain(others).chain(fallbacks).filter(up).chain(owners.iter().copied().filter(late))
+        let all = own.chain(others).chain(fallbacks);
+        all.clone().filter(up).chain(all.filter(late))
     }
 
     pub(super) fn forward(

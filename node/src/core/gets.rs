@@ -51,7 +51,7 @@ impl<D: Disk> Core<D> {
         let voters: Vec<Voter> = Voter::owners(&self.ring, partition).collect();
         let fallbacks = self.fallbacks(partition, get.consistency);
         // A fallback need not hold a hint: nobody can count on it.
-        let unreachable = self.unreachable(&voters, 0, needed);
+        let unreachable = self.unreachable(&voters, &[], needed);
         let mut coordinator = GetCoordinator::new(reply_to, me, needed, &voters, fallbacks);
         for &endpoint in &unreachable {
             coordinator.handle_probed(endpoint, Theirs::Unknown);

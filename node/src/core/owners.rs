@@ -26,24 +26,31 @@ impl<D: Disk> Core<D> {
     }
 
     /// Those of the voters that are not asked. Who is only late is asked all the same when there are too few without it.
-    pub(super) fn unreachable(&self, voters: &[Voter], fallbacks: usize, needed: u8) -> Vec<Endpoint> {
+    pub(super) fn unreachable(&self, voters: &[Voter], fallbacks: &[Endpoint], needed: u8) -> Vec<Endpoint> {
         let down = |voter: &&Voter| self.down.contains(&voter.endpoint);
         let up = Tally::of(voters.iter().filter(|voter| !down(voter)));
-        let enough = up.lacks(needed, self.ring.is_changing()) <= fallbacks;
+        let fallbacks_up = fallbacks.iter().filter(|fallback| !self.down.contains(fallback)).count();
+        let enough = up.lacks(needed, self.ring.is_changing()) <= fallbacks_up;
         let out = |endpoint: &Endpoint| enough || self.disconnected.contains(endpoint);
         voters.iter().filter(down).map(|voter| voter.endpoint).filter(out).collect()
     }
 
-    /// Those who may stand in for owners that cannot be reached, in order.
+    /// Those who may stand in for owners that cannot be reached, in order. Who is only late comes last: it is asked all the
+    /// same when there is nobody else.
     pub(super) fn fallbacks(&self, partition: u16, consistency: Consistency) -> Vec<Endpoint> {
         if consistency == Consistency::Strict {
             return Vec::new();
         }
         let gains = |endpoint| self.ring.gaining(partition).any(|owner| owner == endpoint);
         let may = |&endpoint: &Endpoint| {
-            endpoint != self.settings.me && !self.down.contains(&endpoint) && !gains(endpoint) && !self.leaves(endpoint)
+            endpoint != self.settings.me
+                && !self.disconnected.contains(&endpoint)
+                && !gains(endpoint)
+                && !self.leaves(endpoint)
         };
-        self.ring.fallbacks(partition).iter().copied().filter(may).collect()
+        let mut fallbacks: Vec<Endpoint> = self.ring.fallbacks(partition).iter().copied().filter(may).collect();
+        fallbacks.sort_by_key(|fallback| self.down.contains(fallback));
+        fallbacks
     }
 
     /// Whether a core is to leave by the change that is under way: it takes no more hints, nor coordinates what it would have to

@@ -225,7 +225,7 @@ impl<D: Disk> Core<D> {
         let (me, durability, consistency) = (self.settings.me, job.put.durability, job.put.consistency);
         let voters = self.voters(job.partition);
         let fallbacks = self.fallbacks(job.partition, consistency);
-        let unreachable = self.unreachable(&voters, fallbacks.len(), quorum);
+        let unreachable = self.unreachable(&voters, &fallbacks, quorum);
         let FanOut { base, body, context, replaced, pending } = fan_out;
         let outcome = (context, replaced);
         let mut coordinator = PutCoordinator::new(job.reply_to, me, durability, quorum, &voters, fallbacks, outcome);

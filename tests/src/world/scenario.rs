@@ -105,6 +105,11 @@ impl World {
         self.intend_with(key, action, Consistency::Strict)
     }
 
+    /// The same, and fallbacks may stand in.
+    pub fn intend_sloppily(&mut self, key: &Key, action: Action) -> usize {
+        self.intend_with(key, action, Consistency::Sloppy)
+    }
+
     fn intend_with(&mut self, key: &Key, action: Action, consistency: Consistency) -> usize {
         let client = self.clients.len() - 1;
         self.ledger.begin(Operation {
@@ -148,7 +153,7 @@ impl World {
     /// # Panics
     /// When a property is violated.
     pub fn ask_sloppily(&mut self, node: usize, key: &Key, action: Action) -> Option<Outcome> {
-        let operation = self.intend_with(key, action, Consistency::Sloppy);
+        let operation = self.intend_sloppily(key, action);
         self.send_to(node, operation);
         self.answer(operation)
     }
