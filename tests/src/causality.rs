@@ -11,6 +11,8 @@ use bytes::Bytes;
 use quorate_node::version::{Clock, Dot};
 
 /// A set of writes of one key, by their numbers in its [`Histories`].
+///
+/// The rule: the last word is not zero, so that equal sets are equal.
 #[derive(Clone, PartialEq, Eq, Hash, Default)]
 pub struct Events(Vec<u64>);
 
@@ -37,6 +39,12 @@ pub struct Histories {
 }
 
 impl Events {
+    fn of_words(mut words: Vec<u64>) -> Self {
+        let length = words.iter().rposition(|word| *word != 0).map_or(0, |last| last + 1);
+        words.truncate(length);
+        Self(words)
+    }
+
     /// Adds one write.
     pub fn insert(&mut self, event: usize) {
         if self.0.len() <= event / 64 {
@@ -73,13 +81,13 @@ impl Events {
     #[must_use]
     pub fn without(&self, other: &Self) -> Self {
         let theirs = other.0.iter().chain(std::iter::repeat(&0));
-        Self(self.0.iter().zip(theirs).map(|(mine, theirs)| mine & !theirs).collect())
+        Self::of_words(self.0.iter().zip(theirs).map(|(mine, theirs)| mine & !theirs).collect())
     }
 
     /// What is in both.
     #[must_use]
     pub fn common(&self, other: &Self) -> Self {
-        Self(self.0.iter().zip(&other.0).map(|(mine, theirs)| mine & theirs).collect())
+        Self::of_words(self.0.iter().zip(&other.0).map(|(mine, theirs)| mine & theirs).collect())
     }
 
     /// Whether all of this set is in the other.
@@ -91,7 +99,7 @@ impl Events {
     /// True when there is none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.iter().all(|word| *word == 0)
+        self.0.is_empty()
     }
 
     /// The numbers in the set, rising.
@@ -210,5 +218,19 @@ impl Histories {
         let write = &self.writes[event];
         let twin = |other: usize| self.writes[other].token == write.token && self.writes[other].dot > write.dot;
         write.token.is_some() && known.iter().any(twin)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sets_are_equal_however_they_came_to_be() {
+        let few: Events = [3, 59].into_iter().collect();
+        let many: Events = [3, 59, 64, 200].into_iter().collect();
+        assert_eq!(many.without(&[64, 200].into_iter().collect()), few);
+        assert_eq!(many.common(&few), few);
+        assert_eq!(many.without(&many), Events::default());
     }
 }

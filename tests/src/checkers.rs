@@ -478,7 +478,10 @@ fn object_fault(histories: &Histories, object: &Object, known: &Events) -> Optio
     }
     let covered = histories.covered(&object.clock);
     let (claimed, right) = (covered.without(histories.forgotten()), known.without(histories.forgotten()));
-    (claimed != right).then(|| format!("the clock {:?} claims {covered:?}, but {known:?} is known", object.clock))
+    (claimed != right).then(|| {
+        let (more, less) = (claimed.without(&right), right.without(&claimed));
+        format!("{:?} claims {more:?}, which is not known, and not {less:?}, which is", object.clock)
+    })
 }
 
 /// P4: what is covered is covered with its past.
