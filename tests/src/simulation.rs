@@ -57,7 +57,7 @@ const ABSENCE_MAX: Duration = Duration::from_secs(4);
 const LEISURE: u32 = 4;
 
 /// So many of the last events of a key are told.
-const EVENTS_TOLD: usize = 60000;
+const EVENTS_TOLD: usize = 60;
 
 /// How a seed is run.
 #[derive(Clone, Debug)]

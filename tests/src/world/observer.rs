@@ -15,6 +15,7 @@ use quorate_net::{
     message::{
         ArchivedMessage, ArchivedOperation, Durability, Message, Outcome, ProbedVersion, Reply,
         exchange::{ArchivedStep, Step},
+        gossip,
     },
 };
 use quorate_node::{
@@ -268,7 +269,7 @@ impl World {
         Err(self.fail("P13 corruption", format!("core {at} reports {damaged} places of damage on a sound disk")))
     }
 
-    /// P9: a hint is forgotten only when every owner has on disk what it brought.
+    /// P9: a hint is forgotten only when every owner has on disk what it brought, but for one that the operator gave up.
     fn observe_forgotten_hints(&mut self, at: usize) -> Checked {
         let Some(core) = self.shells[at].core() else { return Ok(()) };
         let held = self.shells[at].holdings.iter().rev().take_while(|((log, _), _)| *log == LogId::Hints);
@@ -282,7 +283,12 @@ impl World {
             if self.shells[at].spoiled {
                 continue;
             }
-            if let Some(lacking) = self.owner_that_lacks(at, &key, version) {
+            let state = self.shells[at].core().map(|core| core.membership().state().clone());
+            let given_up = |owner: Endpoint| {
+                let node = state.as_ref().and_then(|state| state.node(owner.node));
+                node.is_some_and(|node| node.status == gossip::Status::Removing)
+            };
+            if let Some(lacking) = self.owner_that_lacks(at, &key, version, |owner| !given_up(owner)) {
                 let detail = format!("core {at} forgot the hint {version:x}: {lacking}");
                 return Err(violation("P9 hints", &key, detail));
             }
@@ -296,7 +302,7 @@ impl World {
         self.note(Some(key), || format!("core {at} forgets {version:x}, or its past"));
         *if left.is_some() { &mut self.shortened } else { &mut self.dropped } += 1;
         let known = self.ledger.remembers(key, version).unwrap_or_default();
-        let mut fault = self.owner_that_lacks(at, key, version).filter(|_| !self.shells[at].spoiled);
+        let mut fault = self.owner_that_lacks(at, key, version, |_| true).filter(|_| !self.shells[at].spoiled);
         if left.is_none() {
             self.shells[at].holdings.remove(&(LogId::Objects, key.clone()));
         }
@@ -320,11 +326,18 @@ impl World {
         fault.map_or(Ok(()), |fault| Err(violation("P8 deletes stay deleted", key, format!("{detail}: {fault}"))))
     }
 
-    /// An owner by the ring that core `at` goes by that does not have on disk what a version of a key brought.
-    fn owner_that_lacks(&mut self, at: usize, key: &Key, version: u64) -> Option<String> {
+    /// One of the owners that count, by the ring that core `at` goes by, that does not have on disk what a version of a key
+    /// brought.
+    fn owner_that_lacks(
+        &mut self,
+        at: usize,
+        key: &Key,
+        version: u64,
+        counts: impl Fn(Endpoint) -> bool,
+    ) -> Option<String> {
         let brought = self.ledger.remembers(key, version).unwrap_or_default();
         let ring = self.shells[at].core()?.ring().clone();
-        for &primary in ring.primaries(ring.partition(key.name())) {
+        for &primary in ring.primaries(ring.partition(key.name())).iter().filter(|&&primary| counts(primary)) {
             let owner = self.shell_of(primary);
             self.settle(owner);
             let holding = self.shells[owner].holdings.get(&(LogId::Objects, key.clone()));
@@ -352,7 +365,7 @@ impl World {
             if self.shells[at].spoiled {
                 continue;
             }
-            if let Some(lacking) = self.owner_that_lacks(at, &key, version) {
+            if let Some(lacking) = self.owner_that_lacks(at, &key, version, |_| true) {
                 let detail = format!("core {at} drops partition {partition} with {version:x}: {lacking}");
                 return Err(violation("P1 no acknowledged write lost", &key, detail));
             }
