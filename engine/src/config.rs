@@ -142,6 +142,9 @@ pub enum OpenError {
     },
     /// The directory holds segments but not the file that says whose they are.
     Unidentified,
+    /// No checkpoint can be read of as many as segments are given back by: what was forgotten may still lie in the log, with
+    /// nothing there any more that says so.
+    Checkpoints,
     /// An operation on a file failed.
     Io {
         /// Which, on what.
@@ -171,6 +174,11 @@ impl fmt::Display for OpenError {
                 to,
                 "the directory holds segments but no readable file 'store.blob', which says whose they are: restore that \
                  file, or empty the directory and let the replicas fill it again"
+            ),
+            Self::Checkpoints => write!(
+                to,
+                "no checkpoint can be read, and without one deleted keys may come back: empty the directory and let the \
+                 replicas fill it again; or, where there are none, remove the checkpoint files to start from the log alone"
             ),
             Self::Io { what, error } => write!(to, "{what}: {error}"),
         }

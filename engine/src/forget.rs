@@ -20,7 +20,7 @@
 //! checkpoint says which segments hold such records, for those that lie before where its recovery begins. When segments
 //! are short and some wait for this alone, checkpoints are written for it.
 //!
-//! When no checkpoint validates although there were two, what was forgotten before them may be back.
+//! When no checkpoint validates although there are two, what was forgotten before them may be back: such a store is not opened.
 //!
 //! Not here: replaying such records (`replay`), which segments wait (`space`).
 

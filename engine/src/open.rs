@@ -208,6 +208,9 @@ pub(crate) async fn open<D: Disk>(
     let new = identify(&disk, &mut config, &files).await?;
     let (loaded, checkpoints_bad) =
         checkpoint::load(&disk, &config, &*versions).await.map_err(failed("reading checkpoints"))?;
+    if loaded.is_none() && checkpoints_bad >= checkpoint::KEPT as u64 {
+        return Err(OpenError::Checkpoints);
+    }
     let slots = loaded.as_ref().map_or(0, |loaded| loaded.end.slots);
     let Segments { mut space, damage } = find_segments(&disk, &config, &files, slots).await?;
     let mut report = RecoveryReport { store: config.store, new, checkpoints_bad, ..RecoveryReport::default() };
