@@ -31,6 +31,7 @@ const ACTOR_BYTES: usize = 12;
 
 /// Outlines that are kept: about 50 MiB when all have two entries.
 const OUTLINES: usize = 1 << 18;
+const PAGE: usize = 64;
 
 /// An outline with more entries and live dots than this is not kept.
 const OUTLINE_DOTS_MAX: usize = 16;
@@ -118,13 +119,17 @@ impl ActorTable {
 /// Outlines of versions that more than one actor made: a key is written by another actor after each restart of its
 /// coordinator. Without them each further put of such a key would have to read the body for its clock.
 ///
-/// A version's place follows from its hash, and the newer one pushes the older one out: nothing ever grows or is moved.
+/// A version's place follows from its hash, and the newer one pushes the older one out: nothing ever grows or is moved. The
+/// places come in small pages, each made when it is first needed, so that no step takes long.
 #[derive(Debug, Default)]
-struct Outlines(Vec<Option<Box<(VersionHash, Outline)>>>);
+struct Outlines(Vec<Option<Box<Page>>>);
+
+type Page = [Option<Box<(VersionHash, Outline)>>; PAGE];
 
 impl Outlines {
     fn find(&self, version: VersionHash) -> Option<&Outline> {
-        let (held, outline) = &**self.0.get(Self::place(version))?.as_ref()?;
+        let (page, place) = Self::place(version);
+        let (held, outline) = &**self.0.get(page)?.as_ref()?[place].as_ref()?;
         (*held == version).then_some(outline)
     }
 
@@ -133,13 +138,16 @@ impl Outlines {
             return;
         }
         if self.0.is_empty() {
-            self.0.resize_with(OUTLINES, || None);
+            self.0.resize_with(OUTLINES / PAGE, || None);
         }
-        self.0[Self::place(version)] = Some(Box::new((version, object.outline())));
+        let (page, place) = Self::place(version);
+        let page = self.0[page].get_or_insert_with(|| Box::new([const { None }; PAGE]));
+        page[place] = Some(Box::new((version, object.outline())));
     }
 
-    fn place(version: VersionHash) -> usize {
-        version.0 as usize % OUTLINES
+    fn place(version: VersionHash) -> (usize, usize) {
+        let place = version.0 as usize % OUTLINES;
+        (place / PAGE, place % PAGE)
     }
 }
 

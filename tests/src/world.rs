@@ -269,7 +269,7 @@ impl World {
         let agenda = self.agenda.first_key_value().map(|((when, _), _)| *when);
         let disks = self.shells.iter().filter_map(|shell| shell.disk.next_due()).min();
         let deadlines = self.nodes.iter().filter(|node| node.paused_until.is_none()).flat_map(|node| {
-            let deadline = |shell: &Shell| Some(node.clock.world_at(shell.core()?.next_timeout()?) + shell.lag);
+            let deadline = |shell: &Shell| Some(node.clock.world_at(shell.next_timeout()?) + shell.lag);
             self.shells[node.shells.clone()].iter().filter_map(deadline)
         });
         let next = [agenda, disks, deadlines.min()].into_iter().flatten().min();
@@ -293,8 +293,7 @@ impl World {
             for at in self.nodes[node].shells.clone() {
                 // Who is slow looks at its clock late, too.
                 let instant = self.nodes[node].clock.now(now.saturating_sub(self.shells[at].lag)).instant;
-                let due =
-                    |world: &Self| world.shells[at].core().and_then(Core::next_timeout).is_some_and(|t| t <= instant);
+                let due = |world: &Self| world.shells[at].next_timeout().is_some_and(|t| t <= instant);
                 if self.nodes[node].paused_until.is_none() && due(self) {
                     self.drive(at, &Cause::None, |core, now, out| core.handle_timeout(now, out))?;
                     self.shells[at].restless = if due(self) { self.shells[at].restless + 1 } else { 0 };

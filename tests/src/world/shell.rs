@@ -28,6 +28,7 @@ use quorate_net::{
     },
 };
 use quorate_node::{
+    clock::Instant,
     core::{Belonging, Core, Loaded, LogId},
     start::{StartError, Started, fetch, renew, start, store_filled, store_state},
 };
@@ -106,6 +107,8 @@ pub(super) struct Shell {
     pub(super) stamp: RingStamp,
     /// When it last began to start, by its disk's time.
     pub(super) started: Duration,
+    /// When its machine has to be called next, once that was asked: it changes with the machine alone.
+    due: Cell<Option<Option<Instant>>>,
     random: Rc<RefCell<Random>>,
 }
 
@@ -132,6 +135,7 @@ impl Shell {
             lag: Duration::ZERO,
             stamp: RingStamp::default(),
             started: Duration::ZERO,
+            due: Cell::new(None),
             random: Rc::new(RefCell::new(random.fork())),
         }
     }
@@ -152,7 +156,16 @@ impl Shell {
         }
     }
 
+    /// When its machine has to be called next, by its node's clock.
+    pub(super) fn next_timeout(&self) -> Option<Instant> {
+        let core = self.core()?;
+        let due = self.due.get().unwrap_or_else(|| core.next_timeout());
+        self.due.set(Some(due));
+        due
+    }
+
     pub(super) fn core_mut(&mut self) -> Option<&mut Core<SimulatedDisk>> {
+        self.due.set(None);
         match &mut self.process {
             Process::Up(core) => Some(core),
             _ => None,
@@ -207,6 +220,7 @@ impl Shell {
         self.watch(started.core.store().clone(), LogId::Objects);
         self.watch(started.core.hint_store().clone(), LogId::Hints);
         self.process = Process::Up(Box::new(started.core));
+        self.due.set(None);
     }
 
     fn watch<D: Disk>(&mut self, store: Store<D>, log: LogId) {

@@ -20,6 +20,8 @@ type Block = Option<Rc<[u8]>>;
 
 pub(super) type FileId = u64;
 
+const BLANK: &[u8] = &[0; BLOCK];
+
 /// Names a write between its start and its end.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct WriteId(u64);
@@ -231,7 +233,7 @@ impl Files {
         let first = position / BLOCK as u64;
         let inode = self.inode(file);
         for (number, bytes) in (first..).zip(bytes.chunks_exact(BLOCK)) {
-            let block = bytes.iter().any(|byte| *byte != 0).then(|| bytes.into());
+            let block = (bytes != BLANK).then(|| bytes.into());
             inode.unsynced.entry(number).or_default().push(Unsynced { write, block, completed: None });
         }
         write
