@@ -204,7 +204,8 @@ impl<D: Disk> Writer<'_, D> {
     }
 }
 
-/// Writes a checkpoint each time that the log has grown enough, or that segments are short and wait for one.
+/// Writes a checkpoint each time that the log has grown enough, that segments are short and wait for one, or that one has
+/// rotted.
 pub(crate) async fn run<D: Disk>(shared: Rc<Shared<D>>) {
     let mut last = shared.state.borrow().space.clock;
     while !shared.is_over() {
@@ -215,7 +216,8 @@ pub(crate) async fn run<D: Disk>(shared: Rc<Shared<D>>) {
             let space = &shared.state.borrow().space;
             space.waiting > 0 && space.free_count() < shared.config.free_wanted()
         };
-        if grown < shared.config.checkpoint_log_bytes && !pressed {
+        let rotten = shared.checkpoint_rotten.take();
+        if grown < shared.config.checkpoint_log_bytes && !pressed && !rotten {
             shared.segments.after(seen).await;
             continue;
         }
@@ -348,10 +350,13 @@ pub(crate) async fn load<D: Disk>(
     Ok((None, bad))
 }
 
-/// Reads a file from its start to its end.
+/// Reads a checkpoint from its start to its end.
 struct Reader<F: File> {
     file: F,
+    number: u64,
     length: u64,
+    /// How much is read at once.
+    chunk: usize,
     bytes: Vec<u8>,
     /// Where `bytes` begins in the file.
     start: u64,
@@ -359,7 +364,35 @@ struct Reader<F: File> {
     used: usize,
 }
 
+/// One section that validates.
+struct Section<'a> {
+    kind: u16,
+    partition: u16,
+    sequence: u64,
+    payload: &'a [u8],
+}
+
 impl<F: File> Reader<F> {
+    async fn open<D: Disk<File = F>>(disk: &D, number: u64, chunk: usize) -> io::Result<Self> {
+        let file = disk.open(&name(number), false).await?;
+        let length = file.length().await? / BLOCK as u64 * BLOCK as u64;
+        Ok(Self { file, number, length, chunk, bytes: Vec::new(), start: 0, used: 0 })
+    }
+
+    /// The next section. `None` when it does not validate.
+    async fn section(&mut self, store: u64) -> io::Result<Option<Section<'_>>> {
+        let of = self.number;
+        let Some((position, header)) = self.take(HEADER).await? else { return Ok(None) };
+        let header: [u8; HEADER] = header.try_into().expect("its length was asked for");
+        let Some((_, payload)) = self.take(number::<4>(&header, 4) as usize).await? else { return Ok(None) };
+        let expected = checksum(&header, payload, store, of, position);
+        if number::<4>(&header, 16) != u64::from(expected) || number::<4>(&header, 20) != 0 {
+            return Ok(None);
+        }
+        let (kind, partition) = (number::<2>(&header, 0) as u16, number::<2>(&header, 2) as u16);
+        Ok(Some(Section { kind, partition, sequence: number::<8>(&header, 8), payload }))
+    }
+
     /// The next `length` bytes, and where they begin.
     async fn take(&mut self, length: usize) -> io::Result<Option<(u64, &[u8])>> {
         let position = self.start + self.used as u64;
@@ -372,7 +405,7 @@ impl<F: File> Reader<F> {
             self.used = 0;
             while self.bytes.len() < length {
                 let at = self.start + self.bytes.len() as u64;
-                let chunk = (READ_CHUNK as u64).min(self.length - at) as usize;
+                let chunk = (self.chunk as u64).min(self.length - at) as usize;
                 let read = self.file.read(at, chunk).await?;
                 if read.len() != chunk {
                     return Ok(None);
@@ -388,28 +421,21 @@ impl<F: File> Reader<F> {
 
 /// Reads a checkpoint. `None` when anything of it does not validate.
 async fn read<D: Disk>(disk: &D, config: &Config, versions: &dyn Versions, number: u64) -> io::Result<Option<Loaded>> {
-    let file = disk.open(&name(number), false).await?;
-    let length = file.length().await? / BLOCK as u64 * BLOCK as u64;
-    let mut reader = Reader { file, length, bytes: Vec::new(), start: 0, used: 0 };
+    let mut reader = Reader::open(disk, number, READ_CHUNK).await?;
     let mut loaded = Loaded {
         number,
         index: Index::new(config.partitions, config.seed),
         reflected: Vec::new(),
         begin: Begin::default(),
         end: End::default(),
-        bytes: length,
+        bytes: reader.length,
     };
     let mut wanted = BEGIN;
     loop {
-        let Some((position, header)) = reader.take(HEADER).await? else { return Ok(None) };
-        let header: [u8; HEADER] = header.try_into().expect("its length was asked for");
-        let kind = crate::record::number::<2>(&header, 0) as u16;
-        let partition = crate::record::number::<2>(&header, 2) as u16;
-        let length = crate::record::number::<4>(&header, 4) as usize;
-        let Some((_, payload)) = reader.take(length).await? else { return Ok(None) };
-        let expected = checksum(&header, payload, config.store, number, position);
-        let reserved = crate::record::number::<4>(&header, 20);
-        if crate::record::number::<4>(&header, 16) != expected.into() || reserved != 0 || kind != wanted {
+        let Some(Section { kind, partition, sequence, payload }) = reader.section(config.store).await? else {
+            return Ok(None);
+        };
+        if kind != wanted {
             return Ok(None);
         }
         match kind {
@@ -422,7 +448,7 @@ async fn read<D: Disk>(disk: &D, config: &Config, versions: &dyn Versions, numbe
                 if partition as usize != loaded.reflected.len() || loaded.index.restore(partition, payload).is_err() {
                     return Ok(None);
                 }
-                loaded.reflected.push(crate::record::number::<8>(&header, 8));
+                loaded.reflected.push(sequence);
                 if loaded.reflected.len() == config.partitions as usize {
                     wanted = VERSIONS;
                 }
@@ -440,6 +466,39 @@ async fn read<D: Disk>(disk: &D, config: &Config, versions: &dyn Versions, numbe
             }
         }
     }
+}
+
+/// Reads the checkpoints as a scrub does. One that has rotted is counted, and a new one is written.
+pub(crate) async fn scrub<D: Disk>(shared: &Shared<D>) {
+    for checked in numbers(&shared.disk).await.unwrap_or_default() {
+        let sound = is_sound(shared, checked).await.unwrap_or(false);
+        if shared.is_over() {
+            return;
+        }
+        // It may have been removed meanwhile, since newer ones are there.
+        if !sound && numbers(&shared.disk).await.is_ok_and(|numbers| numbers.contains(&checked)) {
+            count(&shared.counters.checkpoints_bad, 1);
+            shared.checkpoint_rotten.set(true);
+            shared.segments.notify();
+        }
+    }
+}
+
+async fn is_sound<D: Disk>(shared: &Shared<D>, number: u64) -> io::Result<bool> {
+    let mut reader = Reader::open(&shared.disk, number, BACKGROUND_CHUNK).await?;
+    let mut read = 0;
+    while let Some(Section { kind, payload, .. }) = reader.section(shared.store).await? {
+        read += HEADER + payload.len();
+        if kind == END {
+            count(&shared.counters.scrub_read_bytes, read as u64);
+            return Ok(true);
+        }
+        if shared.is_over() {
+            break;
+        }
+        shared.disk.sleep(shared.config.background_pause).await;
+    }
+    Ok(false)
 }
 
 fn sane(loaded: &Loaded, config: &Config) -> bool {

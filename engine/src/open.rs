@@ -261,6 +261,7 @@ pub(crate) async fn open<D: Disk>(
         Position { generation: space.next_generation, offset: segment::START, number: survivors_number + 1 };
     let counters = Counters::default();
     counters.damaged.set(report.damaged);
+    counters.checkpoints_bad.set(report.checkpoints_bad);
     let cache = Cache::new(config.cache_bytes);
     let state = State {
         index,
@@ -285,6 +286,7 @@ pub(crate) async fn open<D: Disk>(
         work: Signal::default(),
         progress: Signal::default(),
         segments: Signal::default(),
+        checkpoint_rotten: Cell::default(),
         idle: Cell::default(),
         background: Rc::default(),
         counters,

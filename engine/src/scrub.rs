@@ -7,9 +7,12 @@
 //! A pass goes segment by segment, in order of offset, in reads of at most 128 KiB, one at a time, with rests between.
 //! Which places are live is listed once for each segment, by a walk over the index in slices.
 //!
-//! Who opens the store may have passes made one after the other, at a rate ([`run`]). Not here: repair (`node`, told by [`Store::damage`]).
+//! Who opens the store may have passes made one after the other, at a rate ([`run`]); the checkpoints are read after each.
+//!
+//! Not here: repair (`node`, told by [`Store::damage`]).
 
 use crate::{
+    checkpoint,
     disk::{BACKGROUND_CHUNK, BLOCK, Disk, File},
     index::Listed,
     record,
@@ -51,6 +54,9 @@ pub(crate) async fn run<D: Disk>(shared: Rc<Shared<D>>) {
         let before = shared.counters.scrub_read_bytes.get();
         let next = store.scrub_step(at, 1).await;
         at = next.unwrap_or_default();
+        if next.is_none() {
+            checkpoint::scrub(&shared).await;
+        }
         count(&shared.counters.scrub_passes, u64::from(next.is_none()));
         // A step that found nothing to read rests, too.
         let bytes = (shared.counters.scrub_read_bytes.get() - before).max(BACKGROUND_CHUNK as u64);

@@ -33,6 +33,23 @@ pub struct Damage {
     pub length: u32,
 }
 
+impl fmt::Display for Damage {
+    fn fmt(&self, to: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { partition, kind, segment, offset, length } = self;
+        let what = match kind {
+            DamageKind::Segment => "its header",
+            DamageKind::Frame => "a frame",
+            DamageKind::Record => "a record",
+            DamageKind::Body => "the body of a record",
+        };
+        write!(to, "{what} in segment {segment}, {length} bytes at {offset}")?;
+        match partition {
+            Some(partition) => write!(to, ", of partition {partition}"),
+            None => write!(to, ", of any partition"),
+        }
+    }
+}
+
 /// Kinds of [`Damage`].
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum DamageKind {
@@ -90,6 +107,8 @@ pub(crate) struct Shared<D: Disk> {
     pub(crate) progress: Signal,
     /// A segment was taken, sealed or given back.
     pub(crate) segments: Signal,
+    /// A checkpoint has rotted, so another one is to be written.
+    pub(crate) checkpoint_rotten: Cell<bool>,
     /// Nothing was appended for a while.
     pub(crate) idle: Cell<bool>,
     /// Background tasks that must have ended before the store is closed.

@@ -67,6 +67,8 @@ counters! {
     checkpoints,
     /// Checkpoints that could not be written.
     checkpoints_failed,
+    /// Checkpoints that were found not to validate, at the start or by the scrub.
+    checkpoints_bad,
     /// Bytes of zeros and headers written to make segments ready.
     prepared_bytes,
     /// Reads that went to the disk.

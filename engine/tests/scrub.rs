@@ -84,6 +84,43 @@ fn a_store_scrubs_itself_at_a_rate() {
     world.close();
 }
 
+/// Whichever of the checkpoints rots is found while the other serves, and replaced.
+#[test]
+fn a_checkpoint_that_rots_is_found_and_replaced() {
+    for newest in [false, true] {
+        let mut world = World::new(5, Config { scrub_bytes_per_second: 16 << 20, ..plain() });
+        for _ in 0..2 {
+            world.open();
+            fill(&mut world, KEYS);
+            world.close().unwrap();
+        }
+        world.open();
+        let checkpoints = |world: &World| {
+            let mut names: Vec<_> = world.disk.names().into_iter().map(|(name, _)| name).collect();
+            names.retain(|name| name.starts_with("checkpoint-"));
+            names.sort();
+            names
+        };
+        let before = checkpoints(&world);
+        assert_eq!(before.len(), 2, "{before:?}");
+        let rotten = &before[usize::from(newest)];
+        assert!(world.disk.corrupt(rotten, 100, 1));
+        for _ in 0..1000 {
+            world.run_for(Duration::from_millis(10));
+            if !checkpoints(&world).contains(rotten) {
+                break;
+            }
+        }
+        let statistics = world.store().statistics();
+        assert!(statistics.checkpoints_bad > 0, "{statistics:?}");
+        assert!(!checkpoints(&world).contains(rotten), "{before:?}, {:?}", checkpoints(&world));
+        let found = statistics.checkpoints_bad;
+        world.run_for(Duration::from_secs(1));
+        assert_eq!(world.store().statistics().checkpoints_bad, found, "what is there now is sound");
+        world.close();
+    }
+}
+
 #[test]
 fn a_pass_reads_every_record_once() {
     for budget in [1, 100 << 10, u64::MAX] {

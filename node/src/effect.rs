@@ -4,6 +4,7 @@
 //!
 //! Not here: how they are performed (`runtime`, and the simulator).
 
+use quorate_engine::Damage;
 use quorate_net::{
     id::Endpoint,
     key::Key,
@@ -66,6 +67,13 @@ pub enum Effect {
     MembersChanged,
     /// This node does not belong to the cluster. Its operator must know.
     Refused(Refusal),
+    /// Something that this core had on its disk is damaged. Its operator must know; it is healed from the replicas.
+    Damaged {
+        /// In which store.
+        log: LogId,
+        /// What.
+        damage: Damage,
+    },
     /// Draw a new incarnation, store it durably, then call `handle_actor` with it.
     RenewActor,
 }

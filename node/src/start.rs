@@ -50,6 +50,8 @@ pub struct Started<D: Disk> {
     pub report: RecoveryReport,
     /// What opening the store of hints found.
     pub hint_report: RecoveryReport,
+    /// The stored incarnation could not be read. It is not needed: each start takes a new one.
+    pub actor_bad: bool,
 }
 
 /// What a core's directory holds, and for whom.
@@ -106,6 +108,7 @@ pub async fn start<D: Disk>(
     let opened = open(disk.clone(), objects).await?;
     check_layout(&opened.store, layout).await?;
     let hinted = open(Prefixed::new(disk, HINT_PREFIX), hints).await?;
+    let actor_bad = opened.store.load_blob(ACTOR).await.is_err();
     let incarnation = renew(&opened.store, now(), random).await.map_err(StartError::Io)?;
     let belonging = match opened.store.load_blob(STATE).await.map_err(StartError::Io)? {
         Some(stored) => Belonging { state: ClusterState::decode(&stored).map_err(StartError::State)?, ..belonging },
@@ -118,7 +121,7 @@ pub async fn start<D: Disk>(
         core.handle_unfilled(now());
     }
     let tasks = opened.tasks.into_iter().chain(hinted.tasks).collect();
-    Ok(Started { core, tasks, report: opened.report, hint_report: hinted.report })
+    Ok(Started { core, tasks, report: opened.report, hint_report: hinted.report, actor_bad })
 }
 
 struct OpenedLog<D: Disk> {

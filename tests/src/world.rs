@@ -577,6 +577,9 @@ impl World {
                 self.shells[at].drop_partition(partition);
             }
             Effect::MembersChanged => self.meet_members(at),
+            Effect::Damaged { log, damage } => {
+                self.note(None, || format!("core {at}: {} is damaged: {damage}", log.name()));
+            }
             Effect::Refused(_) if self.nodes[self.node_of(at)].goes => {
                 self.note(None, || format!("core {at} is refused"));
             }

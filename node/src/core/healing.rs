@@ -31,7 +31,12 @@ impl<D: Disk> Core<D> {
         let hints = found(LogId::Hints, self.hints.store.damage());
         for (log, damage) in objects.chain(hints) {
             // When there is too much to remember, every report counts as new.
-            more |= self.damaged.len() >= DAMAGED_MAX || self.damaged.insert((log, damage.segment, damage.offset));
+            let countless = self.damaged.len() >= DAMAGED_MAX;
+            if !countless && self.damaged.insert((log, damage.segment, damage.offset)) {
+                more = true;
+                out.push(Effect::Damaged { log, damage });
+            }
+            more |= countless;
             if log == LogId::Objects {
                 // Which keys a lost record belonged to is only known where the index pointed at it.
                 if damage.kind != DamageKind::Record {

@@ -37,6 +37,17 @@ pub enum LogId {
     Hints,
 }
 
+impl LogId {
+    /// What its operator knows it by.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Objects => "the store",
+            Self::Hints => "the store of hints",
+        }
+    }
+}
+
 /// A store, and what its summaries mean.
 pub(super) struct Log<D: Disk> {
     /// The store.

@@ -219,9 +219,19 @@ async fn open(
     let layout = Layout { cluster, me, cores: config.member().cores };
     let sealer = Sealer::new(config.cluster.secret.expose());
     let now = || now_since(epoch);
-    start(disk, store, hints, layout, config.settings(me), config.belonging(machine), sealer, random_u64(), now)
-        .await
-        .map_err(failed)
+    let (settings, belonging) = (config.settings(me), config.belonging(machine));
+    let started =
+        start(disk, store, hints, layout, settings, belonging, sealer, random_u64(), now).await.map_err(failed)?;
+    for (log, report) in [(LogId::Objects, &started.report), (LogId::Hints, &started.hint_report)] {
+        if report.checkpoints_bad > 0 {
+            let (name, bad) = (log.name(), report.checkpoints_bad);
+            say!("core {me}: {bad} checkpoints of {name} are damaged and were passed over");
+        }
+    }
+    if started.actor_bad {
+        say!("core {me}: the stored actor is damaged; a new one took its place, as at each start");
+    }
+    Ok(started)
 }
 
 /// Tells the machine what became durable.
@@ -237,10 +247,7 @@ async fn watch_log<D: Disk>(shell: Rc<Shell>, store: Store<D>, log: LogId) {
             Watermark::Durable(upto) => seen = upto,
             Watermark::Failed => {
                 let reason = store.failure().unwrap_or_else(|| "unknown".into());
-                let what = match log {
-                    LogId::Objects => "the store",
-                    LogId::Hints => "the store of hints",
-                };
+                let what = log.name();
                 say!("core {}: {what} failed and is read-only until the next start: {reason}", shell.me());
                 return;
             }

@@ -258,6 +258,7 @@ impl Shell {
             }
             Effect::MembersChanged => self.follow_peers(None),
             Effect::Refused(refusal) => say!("core {}: {refusal}", self.me),
+            Effect::Damaged { log, damage } => say!("core {}: {} is damaged: {damage}", self.me, log.name()),
             Effect::RenewActor => {
                 let shell = self.clone();
                 let store = self.objects();

@@ -35,6 +35,7 @@ struct Ends {
 fn flipped_bits_are_never_served() {
     let flips = times("QUORATE_FLIPS", 12);
     let cluster = Cluster::new();
+    scrub_fast(&cluster);
     let mut nodes = cluster.serve_all();
     let all: BTreeMap<String, String> =
         (0..500).map(|number| (format!("key-{number}"), format!("{number:0>700}"))).collect();
@@ -61,7 +62,15 @@ fn flipped_bits_are_never_served() {
         });
         if started {
             cluster.wait_until_joined();
-            let damaged = cluster.info(3)["store_damaged"] > 0;
+            // A checkpoint that is not needed at the start is found by the scrub.
+            let found = || {
+                let info = cluster.info(3);
+                let counts = ["store_damaged", "store_checkpoints_bad", "hints_damaged", "hints_checkpoints_bad"];
+                counts.iter().any(|&count| info[count] > 0) || fs::metadata(cluster.log(3)).unwrap().len() > logged
+            };
+            if ["checkpoint", "hints.checkpoint", "actor.blob"].contains(&what.kind.as_str()) {
+                wait_for("what was flipped to be found", || found().then_some(()));
+            }
             // Reads repair what they find, so every other flip must be repaired without any.
             if heals && number % 2 == 0 {
                 cluster.wait_until_settled();
@@ -77,9 +86,7 @@ fn flipped_bits_are_never_served() {
                     }
                 }
             }
-            let told =
-                damaged || cluster.info(3)["store_damaged"] > 0 || fs::metadata(cluster.log(3)).unwrap().len() > logged;
-            *(if told { &mut ends.told } else { &mut ends.untold }) += 1;
+            *(if found() { &mut ends.told } else { &mut ends.untold }) += 1;
             stop(&mut nodes[2]);
         } else {
             ends.refused += 1;
@@ -91,6 +98,9 @@ fn flipped_bits_are_never_served() {
         copy(&sound, &data);
     }
     println!("{flips} flips, none served: {by_kind:?}");
+    // What lies in a segment may have died.
+    let untold = by_kind.iter().find(|(kind, ends)| !kind.ends_with("segment") && ends.untold > 0);
+    assert!(untold.is_none(), "{untold:?}: not found");
     let kinds: BTreeSet<String> =
         files_below(&sound).iter().filter(|path| !is_blank(path)).map(|path| kind(path)).collect();
     assert!(flips < kinds.len() || by_kind.len() == kinds.len(), "{kinds:?} are there, {by_kind:?}");
@@ -100,7 +110,7 @@ fn flipped_bits_are_never_served() {
 #[test]
 fn what_rots_in_a_running_node_is_found_by_its_scrub_and_repaired() {
     let cluster = Cluster::new();
-    (1..=3).for_each(|node| cluster.edit(node, "[store]\n", "[store]\nscrub = \"64MiB\"\n"));
+    scrub_fast(&cluster);
     let _nodes = cluster.serve_all();
     let all: BTreeMap<String, String> =
         (0..100).map(|number| (format!("key-{number}"), format!("{number:a>3000}"))).collect();
@@ -125,6 +135,10 @@ fn what_rots_in_a_running_node_is_found_by_its_scrub_and_repaired() {
     wait_for("the repair", || (cluster.info(3)["store_lost"] == 0).then_some(()));
     cluster.wait_until_settled();
     cluster.assert_equal(&all);
+}
+
+fn scrub_fast(cluster: &Cluster) {
+    (1..=3).for_each(|node| cluster.edit(node, "[store]\n", "[store]\nscrub = \"64MiB\"\n"));
 }
 
 fn stop(node: &mut Process) {
