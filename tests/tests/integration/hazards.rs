@@ -67,6 +67,7 @@ pub(super) fn h1_a_dot_is_not_used_again_after_a_crash() {
 /// A minted dots; its disk is exchanged for an empty one, or for an older copy; it coordinates a blind put.
 #[test]
 pub(super) fn h2_a_dot_is_not_used_again_after_a_lost_or_restored_disk() {
+    let mut lost = 0;
     for_each_seed(20, |seed| {
         let mut world = World::scripted(seed, 3);
         let key = World::key("k");
@@ -82,10 +83,16 @@ pub(super) fn h2_a_dot_is_not_used_again_after_a_lost_or_restored_disk() {
             world.disk(0).restore(&snapshot);
         }
         world.settle_down();
+        // The others may have brought it back already.
+        let healed = world.holds(0, &key);
         assert!(is_written(world.ask(0, &key, World::put("y", 2)).as_ref()));
-        assert_eq!(world.values(1, &key, 3).0, ["x", "y"]);
+        if !healed {
+            assert_eq!(world.values(1, &key, 3).0, ["x", "y"]);
+            lost += 1;
+        }
         world.heal_and_audit();
     });
+    assert!(lost > 10, "{lost} of 20 puts were made without x");
 }
 
 /// A and B have acknowledged x, which C missed; A loses its disk. Until it has been compared with B as well, A and C together do
