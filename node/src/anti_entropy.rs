@@ -192,8 +192,9 @@ pub struct AntiEntropy {
     next_number: u64,
     /// Which of them holds a partition: it found a difference there.
     holders: BTreeMap<u16, u64>,
-    /// Who is visited about a partition as soon as it is free: those who are visited again and again would not let others in.
-    blocked: BTreeMap<u16, BTreeSet<Endpoint>>,
+    /// Who is visited about a partition as soon as it is free, in the order of their waiting: those who are visited again and
+    /// again would not let others in.
+    blocked: BTreeMap<u16, Vec<Endpoint>>,
     responder: Responder,
     shared: Shared,
 }
@@ -259,6 +260,10 @@ impl AntiEntropy {
     /// The ring changed, or what this core holds and does not keep: what it shares no longer is not compared any more.
     pub fn handle_ring(&mut self, now: Instant, ring: Rc<Ring>, surplus: BTreeSet<u16>, out: &mut Vec<Action>) {
         self.schedule.set_ring(now, &self.settings, &ring, &surplus);
+        self.blocked.retain(|&partition, waiting| {
+            waiting.retain(|&peer| keeps(&ring, peer, partition));
+            !waiting.is_empty()
+        });
         (self.ring, self.surplus) = (ring, surplus);
         let me = self.settings.me;
         let strange = |exchange: &Exchange| {
@@ -471,12 +476,19 @@ impl AntiEntropy {
         }
         let Step::RootIs { sum, heals, .. } = message.step else { return };
         self.exchanges.get_mut(&number).expect("found above").peer_heals = heals;
-        if sum == tree.root(partition) || planted(Bug::ExchangeEndsAtRoot) {
-            return self.end(now, number, End::Equal, out);
-        }
-        if self.holders.contains_key(&partition) || self.responder.leases(now, partition) {
-            self.blocked.entry(partition).or_default().insert(from);
+        let equal = sum == tree.root(partition) || planted(Bug::ExchangeEndsAtRoot);
+        if !equal && (self.holders.contains_key(&partition) || self.responder.leases(now, partition)) {
+            let waiting = self.blocked.entry(partition).or_default();
+            if !waiting.contains(&from) {
+                waiting.push(from);
+            }
             return self.end(now, number, End::Busy, out);
+        }
+        if let Some(waiting) = self.blocked.get_mut(&partition) {
+            waiting.retain(|&peer| peer != from);
+        }
+        if equal {
+            return self.end(now, number, End::Equal, out);
         }
         self.holders.insert(partition, number);
         self.step(now, number, tree, out, |exchange, desk| exchange.handle_answer(desk, message));
@@ -559,8 +571,9 @@ impl AntiEntropy {
 
     /// The partition is in no exchange any more, as far as this core is concerned.
     fn unblock(&mut self, partition: u16) {
-        for peer in self.blocked.remove(&partition).into_iter().flatten() {
-            self.schedule.hurry(peer, partition);
+        // Whoever is overtaken on the way keeps its place.
+        for (place, &peer) in self.blocked.get(&partition).into_iter().flatten().enumerate() {
+            self.schedule.hurry_in_turn(peer, partition, place);
         }
     }
 }

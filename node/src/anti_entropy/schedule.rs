@@ -79,15 +79,20 @@ impl Schedule {
             && let Some(peer) = self.peers.get_mut(&peer)
         {
             for partition in peer.visits.keys().copied().collect::<Vec<_>>() {
-                peer.hurry(partition);
+                peer.hurry(partition, AT_ONCE);
             }
         }
     }
 
     /// The next visit comes before all others.
     pub(super) fn hurry(&mut self, peer: Endpoint, partition: u16) {
+        self.hurry_in_turn(peer, partition, 0);
+    }
+
+    /// The same, but after the visits that are in a hurry and have an earlier place.
+    pub(super) fn hurry_in_turn(&mut self, peer: Endpoint, partition: u16, place: usize) {
         if let Some(peer) = self.peers.get_mut(&peer) {
-            peer.hurry(partition);
+            peer.hurry(partition, Instant(AT_ONCE.0 + place as u64));
         }
     }
 
@@ -138,12 +143,12 @@ impl Schedule {
 }
 
 impl Peer {
-    fn hurry(&mut self, partition: u16) {
+    fn hurry(&mut self, partition: u16, due: Instant) {
         match self.visits.get_mut(&partition) {
             Some(Visit::Due(at)) => {
                 let at = *at;
                 self.due.remove(&(at, partition));
-                self.set_due(partition, AT_ONCE);
+                self.set_due(partition, due);
             }
             Some(Visit::Underway { again }) => *again = true,
             None => {}

@@ -2,7 +2,7 @@
 
 mod world;
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, rc::Rc, time::Duration};
 
 use bytes::Bytes;
 use quorate_net::{
@@ -14,7 +14,7 @@ use quorate_net::{
 };
 
 use self::world::{Faults, MS, Rng, World, endpoint, first, key, written};
-use super::{Action, Statistics, Tree};
+use super::{Action, AntiEntropy, Settings, Statistics, Tree};
 use crate::{clock::Instant, object::Object};
 
 const INTERVAL: Duration = Duration::from_secs(10);
@@ -370,6 +370,50 @@ fn begun(keys: u64) -> (World, usize, message::Exchange) {
     (world, node, ask)
 }
 
+/// What this core holds of a partition that it does not keep is older than what the three have who keep it, so each exchange
+/// finds a difference, and takes longer than until the next one is due: each of the three has its turn.
+#[test]
+fn who_waits_for_a_partition_has_its_turn() {
+    let ring = Rc::new(world::ring(64, 3, 4));
+    let here = endpoint(0);
+    let partition = (0..64).find(|&partition| !ring.primaries(partition).contains(&here)).unwrap();
+    let mut store = world::Store::default();
+    let named = (0..).map(key).find(|key| ring.partition(key.name()) == partition).unwrap();
+    store.put(partition, &named, first(1, 1, &value(10)).encode());
+    let settings = Settings { interval: 100 * MS, confirm: 200 * MS, retry: 50 * MS, ..Settings::typical(here) };
+    let mut now = Instant(1 << 40);
+    let mut core = AntiEntropy::new(settings, ring.clone(), now, 1);
+    let mut out = Vec::new();
+    core.handle_ring(now, ring.clone(), [partition].into(), &mut out);
+    let mut turns: BTreeMap<_, u32> = BTreeMap::new();
+    let end = now + 5 * Duration::from_secs(1);
+    while now < end {
+        now = core.next_timeout().expect("there is always a visit to come").max(now);
+        core.handle_timeout(now, &store, &mut out);
+        while let Some(action) = out.pop() {
+            match action {
+                Action::Compared { peer, partition: compared, .. } if compared == partition => {
+                    *turns.entry(peer).or_default() += 1;
+                }
+                Action::Send { to, message } => {
+                    let step = match &message.step {
+                        Step::Root if message.partition == partition => Step::RootIs { sum: 1, level: 0, heals: false },
+                        Step::Root => Step::RootIs { sum: store.root(message.partition), level: 0, heals: false },
+                        Step::Branches { branches, .. } => {
+                            Step::BranchesAre { differ: vec![false; branches.len()], sums: Vec::new() }
+                        }
+                        _ => continue,
+                    };
+                    core.handle_exchange(now, to, message::Exchange { step, ..message }, &store, &mut out);
+                }
+                _ => {}
+            }
+        }
+    }
+    let even = turns.len() == 3 && turns.values().all(|&turns| turns >= 5);
+    assert!(even, "{turns:?}");
+}
+
 #[test]
 fn what_comes_late_from_another_exchange_is_dropped() {
     let (mut world, node, ask) = begun(3000);
@@ -415,7 +459,7 @@ fn answers_that_do_not_fit_are_dropped() {
     let store = world.nodes[node].store.clone();
     let (mut now, mut out) = (world.now, Vec::new());
     let core = &mut world.nodes[node].core;
-    let say = |core: &mut super::AntiEntropy, now, round, step, out: &mut Vec<Action>| {
+    let say = |core: &mut AntiEntropy, now, round, step, out: &mut Vec<Action>| {
         let message = message::Exchange { number: ask.number, round, partition: ask.partition, step };
         core.handle_exchange(now, endpoint(1), message, &store, out);
     };

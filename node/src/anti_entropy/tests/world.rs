@@ -179,14 +179,19 @@ pub(super) struct World {
     next_event: u64,
 }
 
+/// Nodes of one core each.
+pub(super) fn ring(partitions: u16, replicas: u8, nodes: u16) -> Ring {
+    let member = |id: u16| {
+        let address = format!("127.0.0.{id}");
+        let node = MappedNode { id: NodeId(id), address, cores: 1, port: 1, core_port: 2 };
+        Member { node, rack: id.to_string(), weight: 1.0 }
+    };
+    Ring::new(partitions, replicas, (1..=nodes).map(member).collect()).unwrap()
+}
+
 impl World {
     pub(super) fn new(seed: u64, nodes: u16, partitions: u16, tune: impl FnOnce(&mut Settings)) -> Self {
-        let member = |id: u16| {
-            let address = format!("127.0.0.{id}");
-            let node = MappedNode { id: NodeId(id), address, cores: 1, port: 1, core_port: 2 };
-            Member { node, rack: id.to_string(), weight: 1.0 }
-        };
-        let ring = Rc::new(Ring::new(partitions, nodes as u8, (1..=nodes).map(member).collect()).unwrap());
+        let ring = Rc::new(ring(partitions, nodes as u8, nodes));
         let mut settings = Settings {
             me: endpoint(0),
             interval: 10_000 * MS,
