@@ -101,7 +101,7 @@ impl Unhealed {
     }
 
     /// A peer holds nothing that is older than its present life.
-    pub fn handle_unfilled(&mut self, peer: Endpoint) {
+    pub fn handle_new(&mut self, peer: Endpoint) {
         self.forgo(|_, left| left == peer);
     }
 
@@ -174,7 +174,7 @@ mod tests {
     #[test]
     fn nobody_waits_for_who_is_new_or_long_away() {
         let (mut unhealed, _) = with_one();
-        unhealed.handle_unfilled(endpoint(2));
+        unhealed.handle_new(endpoint(2));
         unhealed.handle_timeout(at(14), |peer| peer == endpoint(3));
         assert!(unhealed.contains(7), "it may come back yet");
         unhealed.handle_timeout(at(15), |peer| peer == endpoint(2));

@@ -51,7 +51,7 @@ impl<D: Disk> Core<D> {
                 });
                 if gossip.unfilled && self.membership.state().standing(gossip.identity, from.node) == Standing::Belongs
                 {
-                    self.unhealed.handle_unfilled(from);
+                    self.unhealed.handle_new(from);
                     self.note_healed(out);
                 }
             }

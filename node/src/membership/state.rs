@@ -28,7 +28,7 @@
 //!   is removing does not count, since its operator said that it will never speak again;
 //! - the table names no machine that does not belong (the same question says no as long as it does). Such a table comes
 //!   about when one side removed a machine that the other side's ring still counts on: its places stay empty, a plan
-//!   fills them;
+//!   fills them (nobody waits for that machine while the change is under way that does);
 //! - and the partition was compared with the primaries of that table, which have all that this node has. This the state
 //!   cannot know: a write that one side acknowledged may lie on those alone whom only that side's ring named, when the
 //!   other side's ring is the one that counts.
@@ -288,10 +288,12 @@ impl ClusterState {
         self.node(id).filter(|node| self.ring.machine(id) == Some(node.identity))
     }
 
-    /// Whether all machines that the tables name belong.
+    /// Whether all machines belong that the table names which is in force, or is to be when a change is under way: a change
+    /// may go on that is just about to fill the places of one that is gone.
     #[must_use]
     pub fn is_whole(&self) -> bool {
-        self.ring.machines().all(|(node, _)| self.named(node).is_some())
+        let last = self.ring.change().map(|change| &change.next).or(self.ring.table());
+        last.is_none_or(|table| table.nodes().into_iter().all(|node| self.named(node).is_some()))
     }
 
     /// The cores that have something to do for the change that is under way, in order: those that get partitions, and those

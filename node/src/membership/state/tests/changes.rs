@@ -23,6 +23,11 @@ pub(in crate::membership::state) fn commit(state: &mut ClusterState) {
 
 fn finish(state: &mut ClusterState) {
     commit(state);
+    end(state);
+}
+
+/// All confirm, and the change is done.
+fn end(state: &mut ClusterState) {
     state.unconfirmed().into_iter().for_each(|core| state.change(Change::Confirm(core)).unwrap());
     state.change(Change::Finish).unwrap();
 }
@@ -211,11 +216,31 @@ fn a_finish_counts_for_more_than_an_abort_at_the_same_time() {
     left.change(Change::Leave(NodeId(1))).unwrap();
     commit(&mut left);
     let mut right = left.clone();
-    left.unconfirmed().into_iter().for_each(|core| left.change(Change::Confirm(core)).unwrap());
-    left.change(Change::Finish).unwrap();
+    end(&mut left);
     right.change(Change::Abort).unwrap();
     let healed = reconciled(&left, &right);
     assert_eq!((healed.stamp(), healed.is_whole()), (left.stamp(), true));
+}
+
+#[test]
+fn a_change_goes_on_though_the_other_side_has_removed_a_machine_that_it_lets_go_as_well() {
+    let mut left = three();
+    (4..=5).for_each(|id| join(&mut left, id, id.into()));
+    finish(&mut left);
+    left.change(Change::Remove(NodeId(3))).unwrap();
+    commit(&mut left);
+    let mut right = left.clone();
+    end(&mut left);
+    // The right side changes more, so its ring counts.
+    for _ in 0..2 {
+        right.change(Change::Abort).unwrap();
+        commit(&mut right);
+    }
+    let mut healed = reconciled(&left, &right);
+    assert_eq!((healed.stamp(), status(&healed, 3)), (right.stamp(), None));
+    assert!(healed.ring_state().table().unwrap().has(NodeId(3)) && healed.is_whole());
+    end(&mut healed);
+    assert!(healed.is_whole() && !healed.ring_state().table().unwrap().has(NodeId(3)));
 }
 
 #[test]
