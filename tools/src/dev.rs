@@ -146,10 +146,14 @@ fn wait_until_up(layout: &Layout, processes: &mut Processes, stop: &AtomicBool) 
     Ok(false)
 }
 
-/// Whether the core at `address` serves, and has found all its peers: until then it may lack a quorum.
+/// Whether the core at `address` serves, has found all its peers, and knows that they are as new where it is new itself: until
+/// then it may lack a quorum.
 fn is_up(address: SocketAddr) -> bool {
     let answer = resp::ask(address, &[b"INFO", b"quorate"], INFO_MAX);
-    answer.is_ok_and(|info| String::from_utf8_lossy(&info).lines().any(|line| line == "peers_down:0"))
+    answer.is_ok_and(|info| {
+        let info = String::from_utf8_lossy(&info);
+        ["peers_down:0", "copies_unhealed:0"].into_iter().all(|wanted| info.lines().any(|line| line == wanted))
+    })
 }
 
 fn client_addresses(member: &Member) -> impl Iterator<Item = SocketAddr> {

@@ -7,7 +7,7 @@ use quorate_net::{
 
 use super::{
     cluster::{CORE_PORT, Cluster, PEER_PORT, PORT, VALUE_MAX},
-    harness::{Process, is_alive, peak_memory, wait_for},
+    harness::{is_alive, peak_memory, wait_for},
     talk::{self, Resp, get, put, send_and_read_to_end},
 };
 
@@ -17,7 +17,7 @@ const GROWTH_MAX: u64 = 64 << 20;
 /// Three nodes with a key in them, fed by `feed`; afterwards all is as before.
 fn survive(feed: impl FnOnce(&Cluster)) {
     let cluster = Cluster::new();
-    let nodes: Vec<Process> = (1..=3).map(|node| cluster.serve(node)).collect();
+    let nodes = cluster.serve_all();
     put(cluster.clients(1), "kept", "v", None).unwrap();
     let before: Vec<u64> = nodes.iter().map(|node| peak_memory(node.pid())).collect();
     feed(&cluster);

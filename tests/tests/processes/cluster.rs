@@ -201,9 +201,11 @@ impl Cluster {
         nodes
     }
 
-    /// Waits until all nodes have found each other.
+    /// Waits until all nodes have found each other, and none has to ask the others first what it may have lost.
     pub(crate) fn wait_until_joined(&self) {
-        wait_for("the nodes to find each other", || (self.total("peers_down") == 0).then_some(()));
+        wait_for("the nodes to find each other", || {
+            (self.total("peers_down") + self.total("copies_unhealed") == 0).then_some(())
+        });
     }
 
     fn wait_for_start(&self, node: u16, process: &mut Process) {

@@ -44,6 +44,7 @@ fn requests<D: Disk>(core: &Core<D>) -> Figures {
         ("strangers", counted.strangers),
         ("queue_length", core.queue_length() as u64),
         ("peers_down", core.peers_down() as u64),
+        ("copies_unhealed", core.unhealed().partitions().count() as u64),
     ]
 }
 
