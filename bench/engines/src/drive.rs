@@ -9,7 +9,7 @@
 use crate::{
     engine::{Engine, Error, Kind, Setup},
     files, process,
-    workload::{Amount, Group, Operation, Operations, Values, Work, key_bytes, versions_after},
+    workload::{Amount, Expected, Group, Operation, Operations, Values, Work, key_bytes},
 };
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
@@ -25,6 +25,9 @@ const QUIET_MAX: Duration = Duration::from_secs(60);
 const BLOCK_BYTES: u64 = 4096;
 /// The page cache is dropped each time that so much of the data may have come in.
 const SHARE_WARM: u64 = 10;
+
+/// After the kill, so many keys are looked for at the least, and all that were put until then.
+const CHECKED_MIN: u64 = 100_000;
 
 /// What a child process is started for.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -91,7 +94,7 @@ pub(crate) struct Reopened {
     /// From the call to open it until the first get was answered.
     pub seconds: f64,
     pub cpu_seconds: f64,
-    /// Keys that are missing or have an older version than the last acknowledged.
+    /// Keys, of those looked for, that are missing or have an older version than the last acknowledged.
     pub lost: u64,
     /// Values that nobody wrote.
     pub wrong: u64,
@@ -135,9 +138,7 @@ async fn work_until_killed<E: Engine>(child: &Child) -> Result<(), Error> {
     let engine = E::open(&child.setup).await?;
     let mut driver = Driver::new(engine, &child.amount);
     for &work in &child.works {
-        if work == Work::Get {
-            driver.warm().await?;
-        }
+        driver.warm(work).await?;
         let outcome = driver.work(work).await?;
         tell(&Line::Done(outcome))?;
     }
@@ -159,14 +160,15 @@ async fn work_until_killed<E: Engine>(child: &Child) -> Result<(), Error> {
 }
 
 async fn reopen<E: Engine>(child: &Child, acknowledged: u64) -> Result<(), Error> {
-    let versions = versions_after(&child.works, acknowledged, &child.amount);
+    let expected = Expected::after(&child.works, acknowledged, &child.amount);
     let values = Values::new(&child.amount);
     let (start, cpu) = (Instant::now(), process::cpu());
     let mut engine = E::open(&child.setup).await?;
     engine.get(&key_bytes(0), |_| ()).await?;
     let (seconds, cpu_seconds) = (start.elapsed().as_secs_f64(), (process::cpu() - cpu).as_secs_f64());
     let mut found = Reopened { seconds, cpu_seconds, lost: 0, wrong: 0 };
-    for (number, &version) in (0_u64..).zip(&versions) {
+    let stride = (child.amount.keys / CHECKED_MIN).max(1);
+    for (number, version) in expected.of_some(stride) {
         match engine.get(&key_bytes(number), |value| values.verify(number, value)).await? {
             None => found.lost += 1,
             Some(None) => found.wrong += 1,
@@ -296,10 +298,12 @@ impl<E: Engine> Driver<E> {
         }
     }
 
-    /// Reads every key once, so that caches are full.
-    async fn warm(&mut self) -> Result<(), Error> {
-        for number in 0..self.amount.keys {
-            self.get(number).await?;
+    /// Reads once what the work will get, so that it is in the caches.
+    async fn warm(&mut self, work: Work) -> Result<(), Error> {
+        for operation in Operations::new(work, &self.amount) {
+            if let Operation::Get(key) = operation {
+                self.get(key).await?;
+            }
         }
         Ok(())
     }

@@ -27,7 +27,7 @@ pub(crate) enum Work {
     Get,
     /// Put random keys.
     Overwrite,
-    /// 95 gets to 5 puts of random keys.
+    /// 95 gets, as above, to 5 puts of random keys.
     Mix,
     /// Get random keys after a restart; a sixteenth of the data fits into the cache, nothing is in the page cache.
     Uncached,
@@ -227,25 +227,41 @@ impl Group {
     }
 }
 
-/// The version that each key has at the least: after the works, in order, and so many acknowledged puts of
-/// [`Operations::until_killed`].
-pub(crate) fn versions_after(works: &[Work], acknowledged: u64, amount: &Amount) -> Vec<u64> {
-    let mut versions = vec![0; amount.keys as usize];
-    let mut version = 0;
-    let mut put = |key: u64| {
-        version += 1;
-        versions[key as usize] = version;
-    };
-    for operation in works.iter().flat_map(|&work| Operations::new(work, amount)) {
+/// What must be there after a kill.
+pub(crate) struct Expected {
+    /// At the least, by the key's number.
+    versions: Vec<u64>,
+    /// The last version that the works gave.
+    works_end: u64,
+}
+
+impl Expected {
+    /// After the works, in order, and so many acknowledged puts of [`Operations::until_killed`].
+    pub(crate) fn after(works: &[Work], acknowledged: u64, amount: &Amount) -> Self {
+        let mut expected = Self { versions: vec![0; amount.keys as usize], works_end: 0 };
+        let mut version = 0;
+        for operation in works.iter().flat_map(|&work| Operations::new(work, amount)) {
+            expected.put(operation, &mut version);
+        }
+        expected.works_end = version;
+        for operation in Operations::until_killed(amount).take(acknowledged as usize) {
+            expected.put(operation, &mut version);
+        }
+        expected
+    }
+
+    fn put(&mut self, operation: Operation, version: &mut u64) {
         if let Operation::Put(key) = operation {
-            put(key);
+            *version += 1;
+            self.versions[key as usize] = *version;
         }
     }
-    for operation in Operations::until_killed(amount).take(acknowledged as usize) {
-        let Operation::Put(key) = operation else { unreachable!("only puts come before the kill") };
-        put(key);
+
+    /// Numbers and versions of all keys that were put until the kill, and of each `stride`th of the others.
+    pub(crate) fn of_some(&self, stride: u64) -> impl Iterator<Item = (u64, u64)> {
+        let all = (0_u64..).zip(self.versions.iter().copied());
+        all.filter(move |&(number, version)| version > self.works_end || number.is_multiple_of(stride))
     }
-    versions
 }
 
 #[cfg(test)]
@@ -285,10 +301,13 @@ mod tests {
 
     #[test]
     fn versions_rise_with_every_put_that_was_acknowledged() {
-        let loaded = versions_after(&[Work::Load, Work::Get], 0, &AMOUNT);
-        assert_eq!(loaded, (1..=100).collect::<Vec<_>>());
-        let later = versions_after(&[Work::Load, Work::Get], 64, &AMOUNT);
-        assert_eq!(later.iter().max(), Some(&164));
-        assert!(later.iter().zip(&loaded).all(|(later, loaded)| later >= loaded));
+        let loaded = Expected::after(&[Work::Load, Work::Get], 0, &AMOUNT);
+        assert_eq!(loaded.versions, (1..=100).collect::<Vec<_>>());
+        assert_eq!(loaded.of_some(10).count(), 10);
+        let later = Expected::after(&[Work::Load, Work::Get], 64, &AMOUNT);
+        assert_eq!(later.versions.iter().max(), Some(&164));
+        assert!(later.versions.iter().zip(&loaded.versions).all(|(later, loaded)| later >= loaded));
+        let recent = later.versions.iter().filter(|&&version| version > 100).count();
+        assert_eq!(later.of_some(1 << 20).count(), recent + usize::from(later.versions[0] <= 100));
     }
 }
