@@ -10,6 +10,8 @@ mod args;
 mod client;
 mod connection;
 mod disk;
+mod floor;
+mod lanes;
 mod ledger;
 mod phase;
 mod popularity;
@@ -29,6 +31,7 @@ use std::fmt;
 
 pub use args::{Args, Command, LoadArgs, TargetKind};
 pub use disk::{DiskArgs, DiskReport};
+pub use floor::{Floor, FloorArgs, FloorReport, floor};
 pub use ledger::Verdict;
 pub use popularity::Shape;
 pub use process::Used;
