@@ -50,6 +50,17 @@ pub enum TargetKind {
 #[derive(Parser, Clone, Debug)]
 pub struct LoadArgs {
     /// The protocol.
+    /// memcached's text protocol.
+    Memcached,
+    /// etcd's, by gRPC: linearizable gets, and puts.
+    Etcd,
+}
+
+impl TargetKind {
+    /// Whether only servers that are not Quorate speak it.
+    fn is_foreign(self) -> bool {
+        matches!(self, Self::Memcached | Self::Etcd)
+    }
     #[arg(long, value_enum, default_value = "resp")]
     pub target: TargetKind,
     /// Servers as HOST:PORT; clients are spread over them and fail over to the others.
@@ -174,7 +185,8 @@ impl LoadArgs {
     /// What is wrong with these options, if anything is.
     pub(crate) fn check(&self) -> Result<(), String> {
         let native = self.target == TargetKind::Native;
-        let rules: [(bool, &str); 13] = [
+        let foreign = self.target.is_foreign();
+        let rules: [(bool, &str); 16] = [
             (self.keys == 0, "--keys must be at least 1"),
             (self.connections == 0 || self.connections > 100_000, "--connections must be 1 to 100000"),
             (self.pipeline == 0 || self.pipeline > 4096, "--pipeline must be 1 to 4096"),
@@ -191,6 +203,13 @@ impl LoadArgs {
                 "--verify stamps the values: --value-size must be at least 36B",
             ),
             (
+            (foreign && self.cluster, "--cluster is for --target resp"),
+            (foreign && self.is_versioned(), "--target memcached and etcd have neither quorums nor contexts"),
+            (
+                self.target == TargetKind::Memcached
+                    && (self.key_prefix.len() > 200 || self.key_prefix.contains(|c: char| c <= ' ' || c == '\x7f')),
+                "memcached's keys are short and without blanks: --key-prefix must be at most 200 bytes",
+            ),
                 self.verify && self.keys > ledger::KEYS_MAX / 2,
                 "--verify remembers every key: --keys must be at most 2147483648",
             ),
@@ -227,6 +246,8 @@ impl LoadArgs {
     }
 
     /// How long to measure; `None`: until the operations or the keys are done.
+            TargetKind::Memcached => Target::Memcached,
+            TargetKind::Etcd => Target::Etcd,
     pub(crate) fn measured_duration(&self) -> Option<Duration> {
         let bounded = self.operations.is_some() || self.workload == Workload::Load;
         self.duration.or_else(|| (!bounded).then_some(Duration::from_secs(10)))
@@ -334,6 +355,9 @@ mod tests {
         assert_eq!(load("bench").check(), Ok(()));
         assert!(Args::try_parse_from(["bench", "--strict", "--sloppy"]).is_err());
     }
+            ("bench --target memcached --w 2", "quorums"),
+            ("bench --target etcd --cluster", "--cluster"),
+            ("bench --target memcached --key-prefix a\u{7f}b", "--key-prefix"),
 
     #[test]
     fn options_of_requests_imply_versioned_commands() {

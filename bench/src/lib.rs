@@ -1,5 +1,5 @@
-//! The load generator: open and closed loops over Quorate or anything that speaks RESP, with YCSB's workloads, honest
-//! latencies, and the check that no acknowledged write is lost. `quorate bench` is this.
+//! The load generator: open and closed loops over Quorate, and over what speaks RESP, memcached's protocol or etcd's, with
+//! YCSB's workloads, honest latencies, and the check that no acknowledged write is lost. `quorate bench` is this.
 //!
 //! The rule: the generator must not be what is measured. It sleeps in epoll, allocates next to nothing per request, and
 //! reports its own CPU time beside the servers'.

@@ -140,7 +140,6 @@ fn share(args: &LoadArgs) -> Result<Shared, Error> {
     }
     let routes = match args.target {
         TargetKind::Resp if args.cluster => Routes::from_slots(&addresses, args.timeout).map_err(Error::Servers)?,
-        TargetKind::Resp => Routes::direct(addresses),
         TargetKind::Native => Routes::from_map(&addresses, args.timeout).map_err(Error::Servers)?,
     };
     // Another run's values must not pass for this one's; all else repeats with the seed.
@@ -153,6 +152,7 @@ fn share(args: &LoadArgs) -> Result<Shared, Error> {
         options: args.options(),
         clients: args.connections,
         key_prefix: args.key_prefix.clone().into_bytes(),
+        TargetKind::Resp | TargetKind::Memcached | TargetKind::Etcd => Routes::direct(addresses),
         values: Values::new(args.seed, args.value_size.clone()),
         keys: Keys::new(args.keys),
         ledger: args.verify.then(|| Ledger::new(number)),
@@ -377,6 +377,8 @@ fn setup(args: &LoadArgs, shared: &Shared) -> Setup {
         pipeline: args.pipeline,
         threads: args.threads,
         rate: args.rate,
+        Target::Memcached => "memcached",
+        Target::Etcd => "etcd (gRPC)",
         requests,
         seed: args.seed,
     }

@@ -29,7 +29,7 @@ use crate::{
     connection::{Broken, Connection, Lost, READ_BYTES},
     ledger::Ledger,
     phase::{Phase, Task},
-    protocol::{Commands, Failed, Native, Protocol, RequestOptions, Resp, Step},
+    protocol::{Commands, Etcd, Failed, Memcached, Native, Protocol, RequestOptions, Resp, Step},
     recorder::{Recorder, Tick},
     route::Routes,
     value::{Recipe, Stamp, Values},
@@ -70,6 +70,8 @@ impl Shared {
     /// Nanoseconds of the run.
     pub(crate) fn now(&self) -> u64 {
         self.origin.elapsed().as_nanos() as u64
+    Memcached,
+    Etcd,
     }
 
     fn timeout_ns(&self) -> u64 {
@@ -86,6 +88,8 @@ impl Shared {
 
 /// What this thread knows of one endpoint.
 #[derive(Clone, Copy, Default, Debug)]
+            Target::Memcached => Protocol::Memcached(Memcached),
+            Target::Etcd => Protocol::Etcd(Box::new(Etcd::new())),
 struct Health {
     failures: u32,
     down_until: u64,
