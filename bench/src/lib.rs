@@ -8,6 +8,7 @@
 
 mod args;
 mod client;
+mod compare;
 mod connection;
 mod disk;
 mod ledger;
@@ -28,6 +29,7 @@ mod workload;
 use std::fmt;
 
 pub use args::{Args, Command, LoadArgs, TargetKind};
+pub use compare::{BoundArgs, Choice, CompareArgs, Compared, Comparison, Figure, Round, Run, Skipped, Spread};
 pub use disk::{DiskArgs, DiskReport};
 pub use ledger::Verdict;
 pub use popularity::Shape;
@@ -45,6 +47,8 @@ pub enum Outcome {
     Load(Box<Report>),
     /// Of the disk alone.
     Disk(DiskReport),
+    /// Of Quorate beside others.
+    Comparison(Box<Comparison>),
 }
 
 impl Outcome {
@@ -54,6 +58,7 @@ impl Outcome {
         match self {
             Self::Load(report) => report.passed(),
             Self::Disk(_) => true,
+            Self::Comparison(comparison) => comparison.passed(),
         }
     }
 }
@@ -63,6 +68,7 @@ impl fmt::Display for Outcome {
         match self {
             Self::Load(report) => report.fmt(f),
             Self::Disk(report) => report.fmt(f),
+            Self::Comparison(comparison) => comparison.fmt(f),
         }
     }
 }
@@ -74,6 +80,8 @@ impl fmt::Display for Outcome {
 pub fn run(args: &Args) -> Result<Outcome, Error> {
     match &args.command {
         Some(Command::Disk(disk)) => disk::run(disk).map(Outcome::Disk),
+        Some(Command::Compare(compare)) => compare::run(compare).map(|result| Outcome::Comparison(Box::new(result))),
+        Some(Command::Bound(bound)) => Err(compare::become_bound(bound)),
         None => run::run(&args.load).map(|report| Outcome::Load(Box::new(report))),
     }
 }

@@ -12,7 +12,11 @@ use std::{
     collections::VecDeque,
     num::NonZeroU64,
     os::fd::{AsFd, OwnedFd},
-    sync::{Arc, atomic::Ordering, mpsc::Sender},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc::Sender,
+    },
     time::Instant,
 };
 
@@ -57,6 +61,8 @@ pub(crate) struct Shared {
     pub(crate) values: Values,
     pub(crate) keys: Keys,
     pub(crate) ledger: Option<Ledger>,
+    /// Set from outside to end the run before its time.
+    pub(crate) interrupted: Arc<AtomicBool>,
 }
 
 /// How the servers are spoken to.
@@ -64,14 +70,14 @@ pub(crate) struct Shared {
 pub(crate) enum Target {
     Resp(Commands),
     Native(Native),
+    Memcached,
+    Etcd,
 }
 
 impl Shared {
     /// Nanoseconds of the run.
     pub(crate) fn now(&self) -> u64 {
         self.origin.elapsed().as_nanos() as u64
-    Memcached,
-    Etcd,
     }
 
     fn timeout_ns(&self) -> u64 {
@@ -82,14 +88,14 @@ impl Shared {
         match &self.target {
             Target::Resp(commands) => Protocol::Resp(Resp::new(commands.clone())),
             Target::Native(native) => Protocol::Native(native.clone()),
+            Target::Memcached => Protocol::Memcached(Memcached),
+            Target::Etcd => Protocol::Etcd(Box::new(Etcd::new())),
         }
     }
 }
 
 /// What this thread knows of one endpoint.
 #[derive(Clone, Copy, Default, Debug)]
-            Target::Memcached => Protocol::Memcached(Memcached),
-            Target::Etcd => Protocol::Etcd(Box::new(Etcd::new())),
 struct Health {
     failures: u32,
     down_until: u64,
