@@ -9,6 +9,7 @@ use std::{ops::Range, path::PathBuf, time::Duration};
 use clap::{Parser, Subcommand, ValueEnum};
 
 use crate::{
+    compare::{BoundArgs, CompareArgs},
     disk::DiskArgs,
     ledger,
     popularity::Shape,
@@ -35,6 +36,11 @@ pub struct Args {
 pub enum Command {
     /// Measures the disk alone: small durable writes, one at a time.
     Disk(DiskArgs),
+    /// Runs Quorate and other stores in turn under the same load; prints the ratios.
+    Compare(Box<CompareArgs>),
+    /// Becomes another program, which ends with its parent.
+    #[command(hide = true)]
+    Bound(BoundArgs),
 }
 
 /// How the servers are spoken to.
@@ -44,6 +50,17 @@ pub enum TargetKind {
     Resp,
     /// Quorate's own; clients go to the core that owns the key.
     Native,
+    /// memcached's text protocol.
+    Memcached,
+    /// etcd's, by gRPC: linearizable gets, and puts.
+    Etcd,
+}
+
+impl TargetKind {
+    /// Whether only servers that are not Quorate speak it.
+    fn is_foreign(self) -> bool {
+        matches!(self, Self::Memcached | Self::Etcd)
+    }
 }
 
 /// Load on servers.
@@ -174,7 +191,8 @@ impl LoadArgs {
     /// What is wrong with these options, if anything is.
     pub(crate) fn check(&self) -> Result<(), String> {
         let native = self.target == TargetKind::Native;
-        let rules: [(bool, &str); 13] = [
+        let foreign = self.target.is_foreign();
+        let rules: [(bool, &str); 16] = [
             (self.keys == 0, "--keys must be at least 1"),
             (self.connections == 0 || self.connections > 100_000, "--connections must be 1 to 100000"),
             (self.pipeline == 0 || self.pipeline > 4096, "--pipeline must be 1 to 4096"),
@@ -185,6 +203,13 @@ impl LoadArgs {
             (self.timeout.is_zero(), "--timeout must be more than 0"),
             (self.r == Some(0) || self.w == Some(0), "--r and --w must be at least 1"),
             (native && self.cluster, "--target native always goes to the owners: --cluster is for resp"),
+            (foreign && self.cluster, "--cluster is for --target resp"),
+            (foreign && self.is_versioned(), "--target memcached and etcd have neither quorums nor contexts"),
+            (
+                self.target == TargetKind::Memcached
+                    && (self.key_prefix.len() > 200 || self.key_prefix.contains(|c: char| c <= ' ' || c == '\x7f')),
+                "memcached's keys are short and without blanks: --key-prefix must be at most 200 bytes",
+            ),
             (self.key_prefix.len() > 1024, "--key-prefix must be at most 1024 bytes"),
             (
                 self.verify && (self.value_size.start as usize) < STAMP_BYTES,
@@ -221,6 +246,8 @@ impl LoadArgs {
     pub(crate) fn target(&self) -> Target {
         match self.target {
             TargetKind::Native => Target::Native(Native::new(&self.options())),
+            TargetKind::Memcached => Target::Memcached,
+            TargetKind::Etcd => Target::Etcd,
             TargetKind::Resp if self.is_versioned() => Target::Resp(Commands::versioned(&self.options())),
             TargetKind::Resp => Target::Resp(Commands::Plain),
         }
@@ -270,7 +297,7 @@ pub(crate) fn bytes(text: &str) -> Result<u32, String> {
     if (0.0..=1e9).contains(&bytes) { Ok(bytes as u32) } else { Err(format!("'{text}' is too much")) }
 }
 
-fn value_bytes(text: &str) -> Result<Range<u32>, String> {
+pub(crate) fn value_bytes(text: &str) -> Result<Range<u32>, String> {
     let (first, last) = text.split_once('-').unwrap_or((text, text));
     let (first, last) = (bytes(first)?, bytes(last)?);
     if first > last {
@@ -285,12 +312,12 @@ fn split_unit(text: &str) -> Result<(f64, &str), String> {
     Ok((number, &text[at..]))
 }
 
-fn percent(text: &str) -> Result<f64, String> {
+pub(crate) fn percent(text: &str) -> Result<f64, String> {
     let number: f64 = text.parse().map_err(|_| format!("'{text}' is no number"))?;
     if (0.0..=100.0).contains(&number) { Ok(number) } else { Err("a percentage is 0 to 100".to_owned()) }
 }
 
-fn positive(text: &str) -> Result<f64, String> {
+pub(crate) fn positive(text: &str) -> Result<f64, String> {
     let number: f64 = text.parse().map_err(|_| format!("'{text}' is no number"))?;
     if number > 0.0 && number <= 1e8 { Ok(number) } else { Err("a rate is above 0, at most 100000000".to_owned()) }
 }
@@ -328,6 +355,9 @@ mod tests {
             ("bench --theta 1", "--theta"),
             ("bench --verify --value-size 20B", "--value-size"),
             ("bench --r 0", "--r"),
+            ("bench --target memcached --w 2", "quorums"),
+            ("bench --target etcd --cluster", "--cluster"),
+            ("bench --target memcached --key-prefix a\u{7f}b", "--key-prefix"),
         ] {
             assert!(load(line).check().unwrap_err().contains(expected), "{line}");
         }

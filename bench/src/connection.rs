@@ -219,6 +219,7 @@ impl Connection {
                 Err(text) => return Err(Broken { class: "protocol error".to_owned(), text }),
             }
         }
+        self.protocol.take_owed(&mut self.out);
         self.partial = if partial.is_empty() {
             input[at..].to_vec()
         } else {

@@ -1,5 +1,5 @@
-//! The load generator: open and closed loops over Quorate or anything that speaks RESP, with YCSB's workloads, honest
-//! latencies, and the check that no acknowledged write is lost. `quorate bench` is this.
+//! The load generator: open and closed loops over Quorate, and over what speaks RESP, memcached's protocol or etcd's, with
+//! YCSB's workloads, honest latencies, and the check that no acknowledged write is lost. `quorate bench` is this.
 //!
 //! The rule: the generator must not be what is measured. It sleeps in epoll, allocates next to nothing per request, and
 //! reports its own CPU time beside the servers'.
@@ -8,6 +8,7 @@
 
 mod args;
 mod client;
+mod compare;
 mod connection;
 mod disk;
 mod floor;
@@ -30,6 +31,7 @@ mod workload;
 use std::fmt;
 
 pub use args::{Args, Command, LoadArgs, TargetKind};
+pub use compare::{BoundArgs, Choice, CompareArgs, Compared, Comparison, Figure, Round, Run, Skipped, Spread};
 pub use disk::{DiskArgs, DiskReport};
 pub use floor::{Floor, FloorArgs, FloorReport, floor};
 pub use ledger::Verdict;
@@ -48,6 +50,8 @@ pub enum Outcome {
     Load(Box<Report>),
     /// Of the disk alone.
     Disk(DiskReport),
+    /// Of Quorate beside others.
+    Comparison(Box<Comparison>),
 }
 
 impl Outcome {
@@ -57,6 +61,7 @@ impl Outcome {
         match self {
             Self::Load(report) => report.passed(),
             Self::Disk(_) => true,
+            Self::Comparison(comparison) => comparison.passed(),
         }
     }
 }
@@ -66,6 +71,7 @@ impl fmt::Display for Outcome {
         match self {
             Self::Load(report) => report.fmt(f),
             Self::Disk(report) => report.fmt(f),
+            Self::Comparison(comparison) => comparison.fmt(f),
         }
     }
 }
@@ -77,6 +83,8 @@ impl fmt::Display for Outcome {
 pub fn run(args: &Args) -> Result<Outcome, Error> {
     match &args.command {
         Some(Command::Disk(disk)) => disk::run(disk).map(Outcome::Disk),
+        Some(Command::Compare(compare)) => compare::run(compare).map(|result| Outcome::Comparison(Box::new(result))),
+        Some(Command::Bound(bound)) => Err(compare::become_bound(bound)),
         None => run::run(&args.load).map(|report| Outcome::Load(Box::new(report))),
     }
 }

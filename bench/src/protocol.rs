@@ -4,6 +4,9 @@
 //!
 //! Not here: sockets (`connection`), which connection a key goes to (`route`).
 
+mod etcd;
+mod http2;
+mod memcached;
 mod native;
 mod resp;
 
@@ -12,6 +15,8 @@ use std::time::Duration;
 use clap::ValueEnum;
 use serde::Serialize;
 
+pub(crate) use etcd::Etcd;
+pub(crate) use memcached::Memcached;
 pub(crate) use native::Native;
 pub(crate) use resp::{Commands, Resp};
 
@@ -90,21 +95,29 @@ pub(crate) enum Protocol {
     Resp(Resp),
     /// Quorate's own.
     Native(Native),
+    /// memcached's, in text.
+    Memcached(Memcached),
+    /// etcd's, by gRPC.
+    Etcd(Box<Etcd>),
 }
 
 impl Protocol {
-    pub(crate) fn encode_get(&self, id: u64, key: &[u8], out: &mut Vec<u8>) {
+    pub(crate) fn encode_get(&mut self, id: u64, key: &[u8], out: &mut Vec<u8>) {
         match self {
             Self::Resp(resp) => resp.encode_get(key, out),
             Self::Native(native) => native.encode_get(id, key, out),
+            Self::Memcached(memcached) => memcached.encode_get(key, out),
+            Self::Etcd(etcd) => etcd.encode_get(id, key, out),
         }
     }
 
     /// `context`: what the writer has seen; `None` replaces whatever is there.
-    pub(crate) fn encode_put(&self, id: u64, key: &[u8], value: &[u8], context: Option<&[u8]>, out: &mut Vec<u8>) {
+    pub(crate) fn encode_put(&mut self, id: u64, key: &[u8], value: &[u8], context: Option<&[u8]>, out: &mut Vec<u8>) {
         match self {
             Self::Resp(resp) => resp.encode_put(key, value, context, out),
             Self::Native(native) => native.encode_put(id, key, value, context, out),
+            Self::Memcached(memcached) => memcached.encode_put(key, value, out),
+            Self::Etcd(etcd) => etcd.encode_put(id, key, value, out),
         }
     }
 
@@ -113,10 +126,23 @@ impl Protocol {
     ///
     /// # Errors
     /// When these bytes are no answer: the connection is of no use any more.
-    pub(crate) fn decode<'a>(&mut self, input: &'a [u8], oldest: Option<Step>) -> Result<Option<Answer<'a>>, String> {
+    pub(crate) fn decode<'a>(
+        &'a mut self,
+        input: &'a [u8],
+        oldest: Option<Step>,
+    ) -> Result<Option<Answer<'a>>, String> {
         match self {
             Self::Resp(resp) => resp.decode(input, oldest),
             Self::Native(native) => native.decode(input),
+            Self::Memcached(memcached) => memcached.decode(input, oldest),
+            Self::Etcd(etcd) => etcd.decode(input),
+        }
+    }
+
+    /// What the server shall have besides requests, after it was listened to.
+    pub(crate) fn take_owed(&mut self, out: &mut Vec<u8>) {
+        if let Self::Etcd(etcd) = self {
+            etcd.take_owed(out);
         }
     }
 }

@@ -41,7 +41,7 @@ const STUCK: Duration = Duration::from_secs(30);
 /// Success is heard of with the ticks, so this late at most.
 const HEARD_AFTER: Duration = Duration::from_millis(500);
 /// Loading does not wait for each answer.
-const LOAD_DEPTH: usize = 8;
+pub(crate) const LOAD_DEPTH: usize = 8;
 
 /// Why there is no report.
 #[derive(Debug)]
@@ -53,12 +53,15 @@ pub enum Error {
     Servers(String),
     /// This machine refuses something: a file, a descriptor.
     Machine(String),
+    /// It was told to stop before its end.
+    Interrupted,
 }
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Usage(text) | Self::Servers(text) | Self::Machine(text) => f.write_str(text),
+            Self::Interrupted => f.write_str("interrupted before its end"),
         }
     }
 }
@@ -70,9 +73,17 @@ impl std::error::Error for Error {}
 /// # Errors
 /// When it cannot be run; servers that fail on the way are part of the report.
 pub(crate) fn run(args: &LoadArgs) -> Result<Report, Error> {
+    run_until(args, Arc::default())
+}
+
+/// The same; once `interrupted` is set it ends soon, with [`Error::Interrupted`].
+///
+/// # Errors
+/// As [`run`].
+pub(crate) fn run_until(args: &LoadArgs, interrupted: Arc<AtomicBool>) -> Result<Report, Error> {
     args.check().map_err(Error::Usage)?;
     let servers = find_servers(args)?;
-    let shared = Arc::new(share(args)?);
+    let shared = Arc::new(share(args, interrupted)?);
     raise_open_files(args.connections * shared.routes.endpoints.len() as u64)?;
     let mut workers = make_workers(args, &shared)?;
     if args.prepare && args.workload != Workload::Load {
@@ -132,7 +143,7 @@ fn find_servers(args: &LoadArgs) -> Result<Option<Servers>, Error> {
     }
 }
 
-fn share(args: &LoadArgs) -> Result<Shared, Error> {
+fn share(args: &LoadArgs, interrupted: Arc<AtomicBool>) -> Result<Shared, Error> {
     let addresses: Result<Vec<SocketAddr>, String> = args.servers.iter().map(|text| route::resolve(text)).collect();
     let addresses = addresses.map_err(Error::Usage)?;
     if addresses.is_empty() {
@@ -140,8 +151,8 @@ fn share(args: &LoadArgs) -> Result<Shared, Error> {
     }
     let routes = match args.target {
         TargetKind::Resp if args.cluster => Routes::from_slots(&addresses, args.timeout).map_err(Error::Servers)?,
-        TargetKind::Resp => Routes::direct(addresses),
         TargetKind::Native => Routes::from_map(&addresses, args.timeout).map_err(Error::Servers)?,
+        TargetKind::Resp | TargetKind::Memcached | TargetKind::Etcd => Routes::direct(addresses),
     };
     // Another run's values must not pass for this one's; all else repeats with the seed.
     let started = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -156,6 +167,7 @@ fn share(args: &LoadArgs) -> Result<Shared, Error> {
         values: Values::new(args.seed, args.value_size.clone()),
         keys: Keys::new(args.keys),
         ledger: args.verify.then(|| Ledger::new(number)),
+        interrupted,
     })
 }
 
@@ -299,6 +311,9 @@ impl Watched<'_> {
         for result in results {
             sum.add(&result.map_err(|error| Error::Machine(format!("epoll failed: {error}")))?);
         }
+        if shared.interrupted.load(Ordering::Relaxed) {
+            return Err(Error::Interrupted);
+        }
         Ok((sum, progress.finish()))
     }
 }
@@ -343,7 +358,8 @@ fn watch(
         if progress.operations() > moved.1 {
             moved = (now, progress.operations());
         }
-        if stuck_after.is_some_and(|after| now - moved.0 > (after + HEARD_AFTER).as_nanos() as u64) {
+        let stuck = stuck_after.is_some_and(|after| now - moved.0 > (after + HEARD_AFTER).as_nanos() as u64);
+        if stuck || shared.interrupted.load(Ordering::Relaxed) {
             phase.stop.store(true, Ordering::Relaxed);
         }
     }
@@ -361,6 +377,8 @@ fn setup(args: &LoadArgs, shared: &Shared) -> Setup {
         Target::Native(_) => "native",
         Target::Resp(Commands::Plain) => "resp (GET, SET)",
         Target::Resp(Commands::Versioned { .. }) => "resp (KV.GET, KV.PUT)",
+        Target::Memcached => "memcached",
+        Target::Etcd => "etcd (gRPC)",
     };
     let workload = match args.workload {
         Workload::Mix => format!("{} % gets", args.get_percent),

@@ -12,7 +12,11 @@ use std::{
     collections::VecDeque,
     num::NonZeroU64,
     os::fd::{AsFd, OwnedFd},
-    sync::{Arc, atomic::Ordering, mpsc::Sender},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc::Sender,
+    },
     time::Instant,
 };
 
@@ -29,7 +33,7 @@ use crate::{
     connection::{Broken, Connection, Lost, READ_BYTES},
     ledger::Ledger,
     phase::{Phase, Task},
-    protocol::{Commands, Failed, Native, Protocol, RequestOptions, Resp, Step},
+    protocol::{Commands, Etcd, Failed, Memcached, Native, Protocol, RequestOptions, Resp, Step},
     recorder::{Recorder, Tick},
     route::Routes,
     value::{Recipe, Stamp, Values},
@@ -57,6 +61,8 @@ pub(crate) struct Shared {
     pub(crate) values: Values,
     pub(crate) keys: Keys,
     pub(crate) ledger: Option<Ledger>,
+    /// Set from outside to end the run before its time.
+    pub(crate) interrupted: Arc<AtomicBool>,
 }
 
 /// How the servers are spoken to.
@@ -64,6 +70,8 @@ pub(crate) struct Shared {
 pub(crate) enum Target {
     Resp(Commands),
     Native(Native),
+    Memcached,
+    Etcd,
 }
 
 impl Shared {
@@ -80,6 +88,8 @@ impl Shared {
         match &self.target {
             Target::Resp(commands) => Protocol::Resp(Resp::new(commands.clone())),
             Target::Native(native) => Protocol::Native(native.clone()),
+            Target::Memcached => Protocol::Memcached(Memcached),
+            Target::Etcd => Protocol::Etcd(Box::new(Etcd::new())),
         }
     }
 }

@@ -14,6 +14,7 @@ mod processes {
     mod bad_input;
     mod changes;
     mod cluster;
+    mod compare;
     mod crashes;
     mod dev;
     mod disks;

@@ -1,0 +1,169 @@
+//! One of the two that are compared: its processes, and how load finds them.
+//!
+//! The rule: only one side runs at a time. The other is frozen, so that it does not even wake up, and what it has left for
+//! the disk is written before it is the other's turn.
+//!
+//! Not here: what a peer is (`peer`), load.
+
+use std::{
+    ffi::OsString,
+    fs,
+    net::{Ipv4Addr, SocketAddr},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use quorate_net::resp::Reply;
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use super::{
+    child::Child,
+    peer::{Installed, Place},
+};
+use crate::{args::TargetKind, route, run::Error};
+
+/// A node that takes longer is asked again.
+const INFO_MAX: Duration = Duration::from_secs(1);
+
+pub(super) struct Side {
+    pub(super) name: String,
+    pub(super) speaks: TargetKind,
+    /// For clients.
+    pub(super) addresses: Vec<String>,
+    children: Vec<Child>,
+    /// Where a local cluster keeps its nodes' files, among them their process ids.
+    cluster: Option<PathBuf>,
+    /// Removed when all its processes have ended.
+    directory: TempDir,
+}
+
+impl Side {
+    /// A local cluster of this very program on loopback addresses from `first` on.
+    pub(super) fn quorate(parent: &Path, first: Ipv4Addr, cores: u16, speaks: TargetKind) -> Result<Self, Error> {
+        const NODES: u16 = 3;
+        let directory = directory(parent, "quorate")?;
+        let program = std::env::current_exe();
+        let program = program.map_err(|error| Error::Machine(format!("cannot find the running program: {error}")))?;
+        let cluster = directory.path().join("cluster");
+        let line = format!("dev --nodes {NODES} --cores {cores} --address {first} --dir");
+        let mut arguments: Vec<OsString> = line.split(' ').map(OsString::from).collect();
+        arguments.push(cluster.clone().into_os_string());
+        let child = Child::start("quorate dev", &program, &arguments, &directory.path().join("log"))?;
+        let address = |node: u16| format!("{}:7400", Ipv4Addr::from(u32::from(first) + u32::from(node)));
+        Ok(Self {
+            name: "Quorate".to_owned(),
+            speaks,
+            addresses: (0..NODES).map(address).collect(),
+            children: vec![child],
+            cluster: Some(cluster),
+            directory,
+        })
+    }
+
+    /// A peer on loopback addresses from `first` on. `memory_mib`: room for all values.
+    pub(super) fn peer(installed: &Installed, parent: &Path, first: Ipv4Addr, memory_mib: u64) -> Result<Self, Error> {
+        let Installed { peer, program, .. } = installed;
+        let directory = directory(parent, peer.name())?;
+        let place = |number: usize| Place::free(Ipv4Addr::from(u32::from(first) + number as u32));
+        let places: std::io::Result<Vec<Place>> = (0..peer.processes()).map(place).collect();
+        let places = places.map_err(|error| Error::Machine(format!("no free port at {first}: {error}")))?;
+        let mut side = Self {
+            name: peer.name().to_owned(),
+            speaks: peer.speaks(),
+            addresses: places.iter().map(Place::clients).collect(),
+            children: Vec::new(),
+            cluster: None,
+            directory,
+        };
+        for own in 0..places.len() {
+            let files = side.directory.path().join(format!("{own}"));
+            fs::create_dir(&files).map_err(|error| Error::Machine(format!("no {}: {error}", files.display())))?;
+            let arguments = peer.arguments(&places, own, &files, memory_mib);
+            let log = side.directory.path().join(format!("{own}.log"));
+            side.children.push(Child::start(peer.name(), program, &arguments, &log)?);
+        }
+        Ok(side)
+    }
+
+    pub(super) fn is_ours(&self) -> bool {
+        self.cluster.is_some()
+    }
+
+    /// An error if one of its processes has ended.
+    pub(super) fn check_running(&mut self) -> Result<(), Error> {
+        self.children.iter_mut().try_for_each(Child::check_running)
+    }
+
+    /// Whether it sees itself as whole. Of a peer nothing is known but whether it answers.
+    pub(super) fn is_whole(&self) -> bool {
+        let whole = |address: &String| {
+            let address: SocketAddr = address.parse().expect("it was made of numbers");
+            let answer = route::ask(address, &[b"INFO", b"quorate"], INFO_MAX).unwrap_or_default();
+            let text = if answer.is_empty() { None } else { Reply::parse(&answer).as_bytes() };
+            text.is_some_and(|text| String::from_utf8_lossy(text).lines().any(|line| line == "peers_down:0"))
+        };
+        self.cluster.is_none() || self.addresses.iter().all(whole)
+    }
+
+    /// The processes that serve, as far as they run.
+    pub(super) fn servers(&self) -> Vec<Pid> {
+        let children: Vec<Pid> = self.children.iter().map(Child::pid).collect();
+        let Some(cluster) = &self.cluster else { return children };
+        let pid = |node: usize| {
+            let text = fs::read_to_string(cluster.join(format!("node-{}/pid", node + 1))).ok()?;
+            let pid = Pid::from_raw(text.trim().parse().ok()?)?;
+            // The file of one that has died may name another process by now.
+            (parent(pid) == children.first().copied()).then_some(pid)
+        };
+        (0..self.addresses.len()).filter_map(pid).collect()
+    }
+
+    pub(super) fn freeze(&self) {
+        self.signal(Signal::STOP);
+    }
+
+    pub(super) fn thaw(&self) {
+        self.signal(Signal::CONT);
+    }
+
+    fn signal(&self, signal: Signal) {
+        for pid in self.servers() {
+            // One that has ended is told of by `check_running`, or fails the load.
+            let _ = kill_process(pid, signal);
+        }
+    }
+}
+
+impl Drop for Side {
+    /// Nothing of it is kept, so it need not end in order; but nothing may be left that writes into its directory.
+    fn drop(&mut self) {
+        self.signal(Signal::KILL);
+        self.children.iter_mut().for_each(Child::end);
+    }
+}
+
+/// The process that started this one.
+fn parent(pid: Pid) -> Option<Pid> {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", pid.as_raw_nonzero())).ok()?;
+    // Behind the name, which may hold anything, and the state.
+    let (_, fields) = stat.rsplit_once(") ")?;
+    Pid::from_raw(fields.split(' ').nth(1)?.parse().ok()?)
+}
+
+fn directory(parent: &Path, name: &str) -> Result<TempDir, Error> {
+    let made = tempfile::Builder::new().prefix(&format!("{name}-")).tempdir_in(parent);
+    made.map_err(|error| Error::Machine(format!("cannot make a directory in {}: {error}", parent.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::process::{getpid, getppid};
+
+    use super::*;
+
+    #[test]
+    fn a_process_has_its_parent() {
+        assert_eq!(parent(getpid()), getppid());
+    }
+}
