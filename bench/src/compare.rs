@@ -325,7 +325,7 @@ impl Comparing<'_> {
                 match run_until(&once, Arc::clone(&self.interrupted)) {
                     Ok(report) if report.errors.is_empty() && report.operations == each => return Ok(()),
                     Ok(report) => {
-                        last = report.errors.into_values().map(|error| error.sample).next().unwrap_or_default()
+                        last = report.errors.into_values().map(|error| error.sample).next().unwrap_or_default();
                     }
                     Err(Error::Servers(text)) => last = text,
                     Err(error) => return Err(error),
