@@ -5,10 +5,10 @@
 use std::process::ExitCode;
 
 use clap::Parser;
-use quorate_bench::{FloorArgs, floor};
+use quorate_bench::{DiskArgs, floor};
 
 fn main() -> ExitCode {
-    match floor(&FloorArgs::parse()) {
+    match floor(&DiskArgs::parse()) {
         Ok(report) => {
             print!("{report}");
             ExitCode::SUCCESS

@@ -14,13 +14,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use clap::Parser;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use crate::{
-    args::duration,
-    disk::{self, Way},
+    disk::{self, DiskArgs, Way},
     lanes::{Lanes, Operation, expect_moved},
     process,
     random::Random,
@@ -28,20 +26,6 @@ use crate::{
     report::time,
     run::Error,
 };
-
-/// The lower bounds of this machine.
-#[derive(Parser, Clone, Debug)]
-pub struct FloorArgs {
-    /// A directory on the disk; a file of 64 MiB is made there and removed again.
-    #[arg(default_value = ".")]
-    pub dir: PathBuf,
-    /// How long each of them is measured.
-    #[arg(long, default_value = "3s", value_parser = duration)]
-    pub duration: Duration,
-    /// Print JSON.
-    #[arg(long)]
-    pub json: bool,
-}
 
 /// All lower bounds.
 #[derive(Clone, PartialEq, Debug, Serialize)]
@@ -81,7 +65,7 @@ pub struct Floor {
 ///
 /// # Errors
 /// When the directory cannot be written with O_DIRECT, or io_uring or loopback is missing.
-pub fn floor(args: &FloorArgs) -> Result<FloorReport, Error> {
+pub fn floor(args: &DiskArgs) -> Result<FloorReport, Error> {
     let before = process::load_average();
     let on_disk = [
         ("commit, 1 under way", Way::Dsync, 1),
@@ -223,7 +207,7 @@ mod tests {
     #[test]
     fn every_lower_bound_is_measured_and_nothing_stays_behind() {
         let dir = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
-        let args = FloorArgs { dir: dir.path().to_owned(), duration: Duration::from_millis(30), json: false };
+        let args = DiskArgs { dir: dir.path().to_owned(), duration: Duration::from_millis(30), json: false };
         let report = floor(&args).unwrap();
         assert_eq!(report.floors.len(), 6);
         for row in &report.floors {

@@ -33,7 +33,7 @@ use std::fmt;
 pub use args::{Args, Command, LoadArgs, TargetKind};
 pub use compare::{BoundArgs, Choice, CompareArgs, Compared, Comparison, Figure, Round, Run, Skipped, Spread};
 pub use disk::{DiskArgs, DiskReport};
-pub use floor::{Floor, FloorArgs, FloorReport, floor};
+pub use floor::{Floor, FloorReport, floor};
 pub use ledger::Verdict;
 pub use popularity::Shape;
 pub use process::Used;
