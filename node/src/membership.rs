@@ -443,12 +443,13 @@ impl Membership {
         out: &mut Out,
     ) {
         // Who begins learns everything from whom it was told to ask. Who belongs lets a stranger in only as itself, one
-        // that asks to join: else two clusters of one name would become one.
+        // that asks to join: else two clusters of one name would become one. But a stranger may be of this very cluster,
+        // later than what is known here: after a lost disk, say, all others that this node was founded with may be gone.
         let i_belong = self.state.standing(self.identity, self.me.node) == Standing::Belongs
             && self.state.node(self.me.node).is_some_and(|node| node.status != Status::Joining);
         let alone: Vec<NodeEntry>;
         let none = RingState::default();
-        let (entries, ring) = if i_belong && from == Standing::Unknown {
+        let (entries, ring) = if i_belong && from == Standing::Unknown && !self.state.is_known_to(entries) {
             let itself = |entry: &&NodeEntry| entry.identity == by && entry.status == Status::Joining;
             alone = entries.iter().filter(itself).cloned().collect();
             (&alone[..], &none)

@@ -239,6 +239,14 @@ impl ClusterState {
         self.nodes().flat_map(|node| (0..node.cores).map(|core| Endpoint::new(node.id, CoreId(core))))
     }
 
+    /// Whether somebody of these entries knows every machine that is known here, as one of this cluster does that knows more.
+    /// Machines of another cluster have other identities, unless that one was founded under the same name.
+    #[must_use]
+    pub fn is_known_to(&self, entries: &[NodeEntry]) -> bool {
+        let theirs: BTreeSet<NodeIdentity> = entries.iter().map(|entry| entry.identity).collect();
+        self.entries.keys().all(|identity| theirs.contains(identity))
+    }
+
     /// Whether a core belongs.
     #[must_use]
     pub fn has(&self, endpoint: Endpoint) -> bool {

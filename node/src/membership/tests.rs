@@ -342,6 +342,29 @@ fn another_cluster_of_the_same_name_does_not_flow_in() {
 }
 
 #[test]
+fn a_founder_that_lost_its_disk_learns_from_who_joined_since_where_no_other_founder_is_left() {
+    for_each_seed(|seed| {
+        let mut network = Network::new(seed, 3, 1);
+        let (founder, joined) = (endpoint(1, 0), endpoint(4, 0));
+        network.join(&state::Description { cores: 1, ..description(4, 40) }, founder);
+        network.run(5 * SECOND);
+        network.commit(founder);
+        for gone in 2..=3 {
+            network.change(founder, Change::Remove(NodeId(gone)));
+            network.commit(founder);
+            network.run(5 * SECOND);
+            network.kill(endpoint(gone, 0));
+        }
+        network.kill(founder);
+        network.start(founder, 99);
+        network.run(20 * SECOND);
+        assert_eq!(network.core(founder).state(), network.core(joined).state());
+        assert_eq!(network.core(joined).state().nodes().count(), 2);
+        network.assert_all_alive();
+    });
+}
+
+#[test]
 fn a_peer_that_requests_do_not_reach_is_avoided_at_once_and_taken_back() {
     let mut network = Network::new(5, 3, 1);
     network.run(5 * SECOND);
