@@ -259,6 +259,14 @@ impl Ledger {
         let Some(base) = self.knows(key, base) else {
             return Err(violation("P3 no false sibling", key, format!("{object:?} was built on an unknown version")));
         };
+        // A coordinator that holds a write of this name sends that one out again.
+        let histories = &self.key(key.clone()).histories;
+        let same_name = |&event: &usize| write.token.is_some() && histories.write(event).token == write.token;
+        if let Some(event) = histories.maximal(&base).iter().find(same_name) {
+            let detail =
+                format!("{write:?} was made, though {:?} of the same name was at hand", histories.write(event).dot);
+            return Err(violation("P11 dots are unique", key, detail));
+        }
         // Deletes are not told apart by their value. Where it is not known who asked, there is no telling which it was.
         let mut fault = format!("no put asked for {write:?}");
         let candidates = asked.map_or_else(|| self.key(key.clone()).puts.clone(), |asked| vec![asked]);
