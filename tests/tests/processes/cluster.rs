@@ -45,6 +45,22 @@ pub(crate) struct Cluster {
     hosts: Option<Hosts>,
 }
 
+/// A test that fails tells what its nodes said last: that is gone with the directory.
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        const LINES: usize = 40;
+        if !std::thread::panicking() {
+            return;
+        }
+        for node in 1..=self.nodes {
+            let log = fs::read_to_string(self.log(node)).unwrap_or_default();
+            let lines: Vec<&str> = log.lines().collect();
+            let last = &lines[lines.len().saturating_sub(LINES)..];
+            eprintln!("the log of node {node} ends with:\n{}", last.join("\n"));
+        }
+    }
+}
+
 /// What a server may be too old for. It is told by a field of its `INFO`.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Feature {
@@ -75,13 +91,17 @@ impl Cluster {
 
     /// On a file system that its owner fills up or cuts the power of.
     pub(crate) fn in_directory(directory: &Path, nodes: u16) -> Self {
-        Self { directory: directory.to_owned(), _temporary: None, ..Self::empty(nodes) }.configured()
+        let mut cluster = Self::empty(nodes);
+        (cluster.directory, cluster._temporary) = (directory.to_owned(), None);
+        cluster.configured()
     }
 
     /// Each node on a host of its own.
     pub(crate) fn on_hosts(nodes: u16) -> Self {
         let hosts = Hosts::new(nodes);
-        Self { first: hosts.first_address(), hosts: Some(hosts), ..Self::empty(nodes) }.configured()
+        let mut cluster = Self::empty(nodes);
+        (cluster.first, cluster.hosts) = (hosts.first_address(), Some(hosts));
+        cluster.configured()
     }
 
     fn configured(self) -> Self {
