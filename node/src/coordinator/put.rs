@@ -72,6 +72,8 @@ pub fn written(local: &Local, context: Option<&Context>, write: Sibling) -> Opti
 pub struct PutCoordinator {
     reply_to: ReplyTo,
     me: Endpoint,
+    /// This core's own copy is a hint.
+    stands_in: bool,
     durability: Durability,
     quorum: Quorum,
     stand_ins: StandIns,
@@ -101,6 +103,7 @@ impl PutCoordinator {
         Self {
             reply_to,
             me,
+            stands_in: owners.iter().any(|owner| owner.endpoint == me && owner.stands_in),
             durability,
             quorum,
             stand_ins,
@@ -167,7 +170,8 @@ impl PutCoordinator {
             Standing::Reached if self.durability != Durability::One || self.own_durable => Outcome::Written {
                 context: std::mem::take(&mut self.context),
                 replaced: self.replaced,
-                sloppy: !self.quorum.is_strict(),
+                // The owners may all be enough, and the one copy on disk be a hint.
+                sloppy: !self.quorum.is_strict() || self.stands_in && self.durability == Durability::One,
             },
             Standing::Lost if self.full => Outcome::Failed(Failure::DiskFull),
             Standing::Lost => {
@@ -253,6 +257,25 @@ mod tests {
         assert!(put.answer().is_none());
         put.handle_own(true);
         assert!(is_written(put.answer().as_ref()));
+    }
+
+    #[test]
+    fn one_durable_copy_that_is_a_hint_is_told_as_sloppy() {
+        for (durability, told) in [(Durability::One, true), (Durability::Buffered, false)] {
+            let reply_to = ReplyTo { origin: Origin::Client(1), id: 1 };
+            let owners = [1, 2, 3].map(|id| Voter { endpoint: node(id), groups: Groups::PRESENT, stands_in: id == 1 });
+            let mut put =
+                PutCoordinator::new(reply_to, node(1), durability, 2, &owners, Vec::new(), Default::default());
+            put.handle_own_appended();
+            put.handle_own(true);
+            put.handle_replicated(node(2), ReplicaOutcome::Buffered);
+            put.handle_replicated(node(3), ReplicaOutcome::Buffered);
+            let answer = put.answer();
+            assert!(
+                matches!(answer, Some((_, Outcome::Written { sloppy, .. })) if sloppy == told),
+                "{durability:?}: {answer:?}"
+            );
+        }
     }
 
     #[test]
