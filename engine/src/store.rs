@@ -34,7 +34,30 @@ pub enum Watermark {
 }
 
 /// A background task of the store.
-pub type Task = Pin<Box<dyn Future<Output = ()>>>;
+pub struct Task {
+    name: &'static str,
+    work: Pin<Box<dyn Future<Output = ()>>>,
+}
+
+impl Task {
+    pub(crate) fn new(name: &'static str, work: impl Future<Output = ()> + 'static) -> Self {
+        Self { name, work: Box::pin(work) }
+    }
+
+    /// What it does, in a word or two.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+}
+
+impl Future for Task {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut std::task::Context<'_>) -> std::task::Poll<()> {
+        self.work.as_mut().poll(context)
+    }
+}
 
 /// What [`Store::open`] gives.
 pub struct Opened<D: Disk> {

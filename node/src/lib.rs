@@ -19,6 +19,7 @@ pub mod object;
 mod pace;
 pub mod quorum;
 pub mod reaper;
+pub mod recorder;
 pub mod replica;
 pub mod ring;
 mod runtime;

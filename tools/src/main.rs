@@ -25,6 +25,8 @@ mod serve;
 mod sim;
 mod status;
 mod table;
+mod tail;
+mod top;
 
 use std::process::ExitCode;
 
@@ -48,6 +50,8 @@ enum Command {
     Cluster(cluster::Args),
     Hints(hints::Args),
     Repair(repair::Args),
+    Tail(tail::Args),
+    Top(top::Args),
     Get(data::GetArgs),
     Put(data::PutArgs),
     Del(data::DelArgs),
@@ -65,6 +69,8 @@ fn main() -> ExitCode {
         Command::Cluster(args) => cluster::run(&args),
         Command::Hints(args) => hints::run(&args),
         Command::Repair(args) => repair::run(&args),
+        Command::Tail(args) => tail::run(&args),
+        Command::Top(args) => top::run(&args),
         Command::Get(args) => data::get(&args),
         Command::Put(args) => data::put(&args),
         Command::Del(args) => data::del(&args),

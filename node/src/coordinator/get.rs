@@ -16,7 +16,6 @@ use quorate_net::{
 
 use crate::{
     context::{Context, Sealer},
-    effect::ReplyTo,
     object::{Malformed, Object},
     quorum::{Groups, Tally, Voter},
 };
@@ -55,7 +54,6 @@ pub enum Theirs {
 /// One client get, from the first probe to the answer, and on to what late replies show to be lacking.
 #[derive(Debug)]
 pub struct GetCoordinator {
-    reply_to: ReplyTo,
     needed: u8,
     changing: bool,
     own: Own,
@@ -72,7 +70,7 @@ pub enum Progress {
     /// Wait for more.
     Open,
     /// Answer this.
-    Answer(ReplyTo, Outcome),
+    Answer(Outcome),
     /// This core's copy is lost, so ask these replicas again for all that they have.
     Ask(Vec<Endpoint>),
 }
@@ -81,13 +79,12 @@ impl GetCoordinator {
     /// Nothing is known yet. `owners` are all owners of the partition, this core (`me`) among them unless it stands in for
     /// one; `fallbacks` those who may stand in, in order: nobody when the get is strict.
     #[must_use]
-    pub fn new(reply_to: ReplyTo, me: Endpoint, needed: u8, owners: &[Voter], fallbacks: Vec<Endpoint>) -> Self {
+    pub fn new(me: Endpoint, needed: u8, owners: &[Voter], fallbacks: Vec<Endpoint>) -> Self {
         let no_owner = Voter::stand_in(me, Groups::PRESENT);
         let own = owners.iter().copied().find(|voter| voter.endpoint == me).unwrap_or(no_owner);
         let needed = if planted(Bug::ReadsOneLess) { needed.max(2) - 1 } else { needed };
         let others = owners.iter().copied().filter(|voter| voter.endpoint != me);
         Self {
-            reply_to,
             needed,
             changing: owners.iter().any(|voter| voter.groups.next),
             own: Own::Pending,
@@ -96,12 +93,6 @@ impl GetCoordinator {
             stand_ins: StandIns::new(owners, fallbacks),
             answered: false,
         }
-    }
-
-    /// Where the answer goes.
-    #[must_use]
-    pub fn reply_to(&self) -> ReplyTo {
-        self.reply_to
     }
 
     /// This core's copy is known. Only the first word counts.
@@ -157,7 +148,7 @@ impl GetCoordinator {
             let object = self.reconciled().inspect_err(|_| self.own = Own::Lost)?;
             self.answered = true;
             let sloppy = !self.credit(|voter| !voter.stands_in).reaches(self.needed, self.changing);
-            return Ok(Progress::Answer(self.reply_to, values(&object, sealer, key, sloppy)));
+            return Ok(Progress::Answer(values(&object, sealer, key, sloppy)));
         }
         let open = self.theirs.iter().filter(|(_, theirs)| *theirs != Some(Theirs::Unknown)).map(|(voter, _)| voter);
         let open = Tally::of(open.chain(self.own_may_count().then_some(&self.me)));
@@ -168,18 +159,18 @@ impl GetCoordinator {
             } else {
                 Failure::Unavailable { reachable: open.least(self.changing), needed: self.needed }
             };
-            return Ok(Progress::Answer(self.reply_to, Outcome::Failed(failure)));
+            return Ok(Progress::Answer(Outcome::Failed(failure)));
         }
         Ok(Progress::Open)
     }
 
     /// The deadline has passed: the answer, if it was not given.
-    pub fn handle_timeout(&mut self) -> Option<(ReplyTo, Outcome)> {
+    pub fn handle_timeout(&mut self) -> Option<Outcome> {
         if std::mem::replace(&mut self.answered, true) {
             return None;
         }
         let acks = self.credit(|_| true).least(self.changing);
-        Some((self.reply_to, Outcome::Failed(Failure::Timeout { acks, needed: self.needed })))
+        Some(Outcome::Failed(Failure::Timeout { acks, needed: self.needed }))
     }
 
     /// Those whose versions are known in full.
@@ -302,7 +293,6 @@ mod tests {
 
     use super::*;
     use crate::{
-        effect::Origin,
         object::Sibling,
         version::{Actor, Clock, Dot},
     };
@@ -323,7 +313,7 @@ mod tests {
 
     fn get_with(needed: u8, fallbacks: Vec<Endpoint>) -> GetCoordinator {
         let owners = [1, 2, 3].map(|id| Voter { endpoint: node(id), groups: Groups::PRESENT, stands_in: false });
-        GetCoordinator::new(ReplyTo { origin: Origin::Client(1), id: 1 }, node(1), needed, &owners, fallbacks)
+        GetCoordinator::new(node(1), needed, &owners, fallbacks)
     }
 
     fn progress(get: &mut GetCoordinator) -> Progress {
@@ -332,7 +322,7 @@ mod tests {
 
     fn values_of(progress: Progress) -> Vec<Bytes> {
         match progress {
-            Progress::Answer(_, Outcome::Values { values, .. }) => values,
+            Progress::Answer(Outcome::Values { values, .. }) => values,
             other => panic!("values were expected, not {other:?}"),
         }
     }
@@ -386,7 +376,7 @@ mod tests {
         assert!(get.engage().is_empty(), "nobody is left");
         assert!(matches!(progress(&mut get), Progress::Open), "the absent key of one owner and no more");
         get.handle_probed(node(5), Theirs::Object(object(1, "a")));
-        let Progress::Answer(_, Outcome::Values { values, sloppy, .. }) = progress(&mut get) else {
+        let Progress::Answer(Outcome::Values { values, sloppy, .. }) = progress(&mut get) else {
             panic!("two have told")
         };
         assert_eq!((values, sloppy), (vec![Bytes::from_static(b"a")], true));
@@ -396,8 +386,7 @@ mod tests {
     #[test]
     fn who_owns_nothing_gives_no_credit() {
         let owners = [2, 3].map(|id| Voter { endpoint: node(id), groups: Groups::PRESENT, stands_in: false });
-        let reply_to = ReplyTo { origin: Origin::Client(1), id: 1 };
-        let mut get = GetCoordinator::new(reply_to, node(1), 2, &owners, vec![node(4)]);
+        let mut get = GetCoordinator::new(node(1), 2, &owners, vec![node(4)]);
         get.handle_own(Own::None);
         get.handle_probed(node(2), Theirs::Absent);
         assert!(matches!(progress(&mut get), Progress::Open));
@@ -442,13 +431,13 @@ mod tests {
         assert!(matches!(progress(&mut lost), Progress::Open));
         lost.handle_probed(node(3), Theirs::Unknown);
         let expected = Failure::Unavailable { reachable: 1, needed: 2 };
-        assert!(matches!(progress(&mut lost), Progress::Answer(_, Outcome::Failed(failure)) if failure == expected));
+        assert!(matches!(progress(&mut lost), Progress::Answer(Outcome::Failed(failure)) if failure == expected));
         assert!(lost.handle_timeout().is_none(), "it was answered");
 
         let mut late = get(3);
         late.handle_own(Own::Absent);
         late.handle_probed(node(2), Theirs::Absent);
-        let (_, outcome) = late.handle_timeout().unwrap();
+        let outcome = late.handle_timeout().unwrap();
         assert_eq!(outcome, Outcome::Failed(Failure::Timeout { acks: 2, needed: 3 }));
     }
 }

@@ -22,8 +22,17 @@ use crate::membership::state::Change;
 
 type Subcommands = &'static [(&'static str, i32)];
 
-const SUBCOMMANDS: Subcommands =
-    &[("cluster", -3), ("exchanges", 2), ("help", 2), ("hints", 2), ("members", 2), ("repair", -2), ("roots", 2)];
+const SUBCOMMANDS: Subcommands = &[
+    ("cluster", -3),
+    ("exchanges", 2),
+    ("help", 2),
+    ("hints", 2),
+    ("keys", 2),
+    ("members", 2),
+    ("repair", -2),
+    ("roots", 2),
+    ("tail", 2),
+];
 
 const CLUSTER: Subcommands = &[
     ("abort", 3),
@@ -55,9 +64,11 @@ pub(super) fn quorate(command: Command<'_>, node: &dyn NodeView) -> Result<Wante
         "cluster" => return cluster(command),
         "exchanges" => Inquiry::Exchanges,
         "hints" => Inquiry::Hints,
+        "keys" => Inquiry::Keys,
         "members" => Inquiry::Members,
         "repair" => repair(command, node)?,
         "roots" => Inquiry::Roots,
+        "tail" => Inquiry::Tail,
         _ => return Ok(Wanted::Help("quorate", SUBCOMMANDS)),
     }))
 }

@@ -3,6 +3,7 @@
 mod changes;
 mod figures;
 mod inquiry;
+mod tail;
 
 use std::{
     cell::{Cell, RefCell},
@@ -21,7 +22,7 @@ use quorate_net::{
 };
 use serde_json::{Value, json};
 
-use super::{clients::WeakResp, executor::Signals, shell::Shell};
+use super::{clients::WeakResp, executor::Signals, shell::Shell, stalls::micros};
 use crate::{
     config::Config,
     core::Core,
@@ -99,7 +100,7 @@ impl View {
             return Err(format!("REFUSED {refusal}"));
         }
         let mut changed = Ok(());
-        self.shell.drive(|core, now, out| changed = core.handle_change(now, change, out));
+        self.shell.drive("a change of the ring", |core, now, out| changed = core.handle_change(now, change, out));
         changed.map_err(|error| format!("{} {error}", changes::code(&error)))?;
         let until = Instant::now() + STORED_WITHIN;
         while !self.shell.look(Core::is_state_stored) {
@@ -121,7 +122,7 @@ impl View {
         spawn_local(async move {
             // Not within the command: what the machine does may be to answer the very connection that it came from.
             Timer::new(Duration::from_micros(1)).await;
-            shell.drive(|core, now, out| core.handle_repair(now, partition, out));
+            shell.drive("a repair", |core, now, out| core.handle_repair(now, partition, out));
         })
         .detach();
         self.shell.look(|core| {
@@ -183,6 +184,8 @@ impl NodeView for View {
         let now = self.shell.now();
         let mut figures = self.shell.look(|core| figures::of(core, now));
         figures.push(("messages_unsent", self.shell.unsent()));
+        let (stalls, together) = self.shell.stalls().sum();
+        figures.extend([("stalls", stalls), ("stalls_total_us", micros(together))]);
         figures
     }
 
@@ -195,6 +198,8 @@ impl NodeView for View {
             Inquiry::Cluster => changes::cluster(&self.shell),
             Inquiry::Plan => return self.shell.look(changes::plan),
             Inquiry::Repair(partition) => self.repair(partition),
+            Inquiry::Tail => tail::tail(&self.shell),
+            Inquiry::Keys => self.shell.look(tail::keys),
         })
     }
 
