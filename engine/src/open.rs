@@ -8,7 +8,9 @@
 use crate::{
     blob,
     cache::Cache,
-    checkpoint, commit, compactor,
+    checkpoint,
+    chore::Chores,
+    commit, compactor,
     config::{Config, OpenError},
     disk::{BLOCK, Disk, File},
     frame,
@@ -278,6 +280,7 @@ pub(crate) async fn open<D: Disk>(
     let shared = Rc::new(Shared {
         disk,
         store: config.store,
+        chores: Chores::new(config.background_pause),
         config,
         versions,
         state: RefCell::new(state),

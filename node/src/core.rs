@@ -19,6 +19,7 @@ mod healing;
 mod hints;
 mod log;
 mod owners;
+mod pacing;
 mod puts;
 mod replicas;
 mod transfers;
@@ -52,8 +53,10 @@ use exchanges::StoreTree;
 pub use exchanges::key_hash;
 use log::Log;
 pub use log::{HINT_PREFIX, HintStore, LogId};
+pub use pacing::Underway as Background;
 
 use crate::{
+    admission::Admission,
     anti_entropy::{self, AntiEntropy},
     clock::{Instant, Now},
     context::Sealer,
@@ -102,6 +105,10 @@ pub struct Settings {
     pub siblings_max: usize,
     /// The most requests and loads under way at once.
     pub operations_max: usize,
+    /// Of a thousand requests one may take longer.
+    pub service_level: Duration,
+    /// Whether background work is held back while more do.
+    pub admission: bool,
     /// Q.
     pub partitions: u16,
     /// N.
@@ -222,6 +229,7 @@ pub struct Core<D: Disk> {
     /// Versions that are being read, to forget their past.
     forgetting: AHashMap<u64, (u16, KeyVersion)>,
     recorder: Recorder,
+    admission: Admission,
     statistics: Statistics,
 }
 
@@ -295,6 +303,8 @@ impl<D: Disk> Core<D> {
         let first_hint = incarnation.wrapping_add(1 << 63);
         let handoff = HintedHandoff::new(settings.hints.clone(), ring.clone(), first_hint, &StoreTree::of(&hints));
         let reaper = Reaper::new(settings.reaper.clone(), (ring.clone(), ring_stamp), now, incarnation);
+        let recorder = Recorder::new(now, settings.service_level);
+        let admission = Admission::new(now, settings.admission);
         let mut core = Self {
             settings,
             ring,
@@ -329,7 +339,8 @@ impl<D: Disk> Core<D> {
             filled: true,
             reaper,
             forgetting: AHashMap::new(),
-            recorder: Recorder::new(now),
+            recorder,
+            admission,
             statistics: Statistics::default(),
         };
         let surplus = core.surplus();
@@ -478,6 +489,7 @@ impl<D: Disk> Core<D> {
         self.gossip_on(now, out);
         self.transfer_on(now, out);
         self.reap_on(now, out);
+        self.pace_on(now);
         if self.anti_entropy.next_timeout().is_some_and(|at| at <= now.instant) {
             self.exchange(now, out, |exchanges, tree, actions| exchanges.handle_timeout(now.instant, tree, actions));
         }
@@ -552,6 +564,7 @@ impl<D: Disk> Core<D> {
             self.transfer.next_timeout(),
             self.reaper.next_timeout(),
             self.unhealed.next_timeout(),
+            Some(self.admission.next_timeout()),
         ];
         [deadline, patience, self.store_again].into_iter().chain(machines).flatten().min()
     }

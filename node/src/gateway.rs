@@ -129,6 +129,8 @@ pub enum Inquiry {
     Tail,
     /// The keys that are asked for most.
     Keys,
+    /// What background work is at, and how much of the core it gets.
+    Tasks,
     /// To compare its partitions, or one of them, with the other primaries now. Answers how many it is a primary of.
     Repair(Option<u16>),
 }

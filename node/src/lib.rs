@@ -5,6 +5,7 @@
 //!
 //! Not here: files (`engine`), bytes on the wire (`net`).
 
+pub mod admission;
 pub mod anti_entropy;
 pub mod clock;
 pub mod config;

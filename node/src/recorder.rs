@@ -100,6 +100,8 @@ pub struct Recorder {
     kinds: [Recorded; Kind::ALL.len()],
     flights: VecDeque<Flight>,
     hot_keys: HotKeys,
+    /// What takes longer counts as slow.
+    service_level: Duration,
     /// When the present second ends.
     second_ends: Instant,
 }
@@ -112,13 +114,14 @@ struct Recorded {
 }
 
 impl Recorder {
-    /// Nothing is recorded yet.
+    /// Nothing is recorded yet. What takes longer than the service level is counted as slow.
     #[must_use]
-    pub fn new(now: Instant) -> Self {
+    pub fn new(now: Instant, service_level: Duration) -> Self {
         Self {
             kinds: Default::default(),
             flights: VecDeque::new(),
             hot_keys: HotKeys::default(),
+            service_level,
             second_ends: now + Duration::from_secs(1),
         }
     }
@@ -128,7 +131,7 @@ impl Recorder {
         self.roll(now);
         let took = now.since(trace.begun());
         let recorded = &mut self.kinds[kind as usize];
-        recorded.latencies.record(took, failed);
+        recorded.latencies.record(took, failed, took > self.service_level);
         match (kind, key) {
             (Kind::Get, Some((_, key))) => self.hot_keys.count(key, false),
             (Kind::Put, Some((_, key))) => self.hot_keys.count(key, true),
@@ -230,7 +233,7 @@ mod tests {
 
     #[test]
     fn one_in_a_thousand_of_each_second_is_kept_and_it_is_the_slowest() {
-        let mut recorder = Recorder::new(at(0));
+        let mut recorder = Recorder::new(at(0), MILLI);
         for second in 0..3 {
             for i in 0..5_000 {
                 let slow = i % 500 == 250;
@@ -251,7 +254,7 @@ mod tests {
 
     #[test]
     fn a_single_request_in_a_second_is_kept_too() {
-        let mut recorder = Recorder::new(at(0));
+        let mut recorder = Recorder::new(at(0), MILLI);
         put(&mut recorder, 10, 5, 5);
         put(&mut recorder, 20, 6, 5);
         put(&mut recorder, 30, 5, 4);
@@ -261,7 +264,7 @@ mod tests {
 
     #[test]
     fn causes_are_ranked_by_what_they_cost() {
-        let mut recorder = Recorder::new(at(0));
+        let mut recorder = Recorder::new(at(0), MILLI);
         put(&mut recorder, 0, 100, 9_000);
         put(&mut recorder, 1_000_000, 12_000, 10);
         put(&mut recorder, 2_000_000, 10, 5_000);
@@ -276,7 +279,7 @@ mod tests {
 
     #[test]
     fn what_is_kept_has_a_bound() {
-        let mut recorder = Recorder::new(at(0));
+        let mut recorder = Recorder::new(at(0), MILLI);
         for second in 0..4_000 {
             put(&mut recorder, second * 1_000_000, 10, 10);
         }

@@ -26,6 +26,7 @@ mod sim;
 mod status;
 mod table;
 mod tail;
+mod tasks;
 mod top;
 
 use std::process::ExitCode;
@@ -51,6 +52,7 @@ enum Command {
     Hints(hints::Args),
     Repair(repair::Args),
     Tail(tail::Args),
+    Tasks(tasks::Args),
     Top(top::Args),
     Get(data::GetArgs),
     Put(data::PutArgs),
@@ -70,6 +72,7 @@ fn main() -> ExitCode {
         Command::Hints(args) => hints::run(&args),
         Command::Repair(args) => repair::run(&args),
         Command::Tail(args) => tail::run(&args),
+        Command::Tasks(args) => tasks::run(&args),
         Command::Top(args) => top::run(&args),
         Command::Get(args) => data::get(&args),
         Command::Put(args) => data::put(&args),

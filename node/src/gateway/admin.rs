@@ -32,6 +32,7 @@ const SUBCOMMANDS: Subcommands = &[
     ("repair", -2),
     ("roots", 2),
     ("tail", 2),
+    ("tasks", 2),
 ];
 
 const CLUSTER: Subcommands = &[
@@ -69,6 +70,7 @@ pub(super) fn quorate(command: Command<'_>, node: &dyn NodeView) -> Result<Wante
         "repair" => repair(command, node)?,
         "roots" => Inquiry::Roots,
         "tail" => Inquiry::Tail,
+        "tasks" => Inquiry::Tasks,
         _ => return Ok(Wanted::Help("quorate", SUBCOMMANDS)),
     }))
 }

@@ -45,6 +45,7 @@ pub struct Latencies {
     /// How many were at most as long as each bound and longer than the one before; the last had no bound.
     counts: [u64; BOUNDS_US.len() + 1],
     sum: Duration,
+    slow: u64,
 }
 
 impl Default for Latencies {
@@ -55,17 +56,19 @@ impl Default for Latencies {
             seconds: VecDeque::new(),
             counts: [0; BOUNDS_US.len() + 1],
             sum: Duration::ZERO,
+            slow: 0,
         }
     }
 }
 
 impl Latencies {
-    pub(super) fn record(&mut self, took: Duration, failed: bool) {
+    pub(super) fn record(&mut self, took: Duration, failed: bool, slow: bool) {
         let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         self.present.saturating_record(us.max(1));
         self.failed += u64::from(failed);
         self.counts[BOUNDS_US.partition_point(|&bound| bound < us)] += 1;
         self.sum += took;
+        self.slow += u64::from(slow);
     }
 
     /// Requests of the present second.
@@ -116,6 +119,12 @@ impl Latencies {
     pub fn sum(&self) -> Duration {
         self.sum
     }
+
+    /// Since the start: how many took longer than the service level says.
+    #[must_use]
+    pub fn slow(&self) -> u64 {
+        self.slow
+    }
 }
 
 #[cfg(test)]
@@ -126,12 +135,12 @@ mod tests {
     fn counts_since_the_start_grow_with_each_bound() {
         let mut latencies = Latencies::default();
         for us in [1, 20, 21, 999, 1_000, 20_000_000] {
-            latencies.record(Duration::from_micros(us), us == 999);
+            latencies.record(Duration::from_micros(us), us == 999, us > 999);
         }
         let at_most: Vec<u64> = latencies.at_most().collect();
         assert_eq!(at_most[..6], [2, 3, 3, 3, 3, 5]);
         assert_eq!((at_most[17], at_most[18]), (5, 6));
-        assert_eq!(latencies.sum(), Duration::from_micros(20_002_041));
+        assert_eq!((latencies.sum(), latencies.slow()), (Duration::from_micros(20_002_041), 2));
         latencies.roll(3);
         let seconds: Vec<_> = latencies.seconds().map(|second| (second.count, second.failed)).collect();
         assert_eq!(seconds, [(6, 1), (0, 0), (0, 0)]);

@@ -198,6 +198,8 @@ impl Config {
             object_bytes_max: self.limits.object as usize,
             siblings_max: self.limits.siblings.into(),
             operations_max: self.limits.operations as usize,
+            service_level: self.service_level.p999,
+            admission: self.service_level.admission,
             partitions: self.cluster.partitions,
             replicas: self.cluster.replicas,
             gossip: GossipConfig::default(),

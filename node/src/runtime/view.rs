@@ -200,6 +200,7 @@ impl NodeView for View {
             Inquiry::Repair(partition) => self.repair(partition),
             Inquiry::Tail => tail::tail(&self.shell),
             Inquiry::Keys => self.shell.look(tail::keys),
+            Inquiry::Tasks => self.shell.look(tail::tasks),
         })
     }
 

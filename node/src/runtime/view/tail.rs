@@ -1,4 +1,5 @@
-//! What `QUORATE TAIL` and `QUORATE KEYS` are answered: how long requests took, why, and for which keys most are.
+//! What `QUORATE TAIL`, `KEYS` and `TASKS` are answered: how long requests took, why, for which keys most are, and what
+//! background work is at beside them.
 //!
 //! The rule: the present second is not told, it is not over; times are in microseconds.
 //!
@@ -15,7 +16,7 @@ use super::{
 };
 use crate::{
     clock::Instant,
-    core::Core,
+    core::{Background, Core},
     recorder::{Cause, Flight, HotKey, Kind, Recorder, Second, Stage},
 };
 
@@ -120,6 +121,27 @@ pub(super) fn keys<D: Disk>(core: &Core<D>) -> Value {
         json!({"bucket": bucket, "key": key, "gets": hot.gets, "puts": hot.puts, "error": hot.error})
     };
     from_here(core, json!({"keys": hottest.iter().map(told).collect::<Vec<_>>()}))
+}
+
+pub(super) fn tasks<D: Disk>(core: &Core<D>) -> Value {
+    let task = |task: &Background| {
+        json!({
+            "task": task.work.name(),
+            "stretch": task.stretch,
+            "done": task.progress.map(|progress| progress.done),
+            "all": task.progress.map(|progress| progress.all),
+        })
+    };
+    let recent = core.admission().recent();
+    let told = json!({
+        "service_level_us": micros(core.settings().service_level),
+        "admission": core.settings().admission,
+        "held_back": core.admission().held_back(),
+        "requests": recent.requests,
+        "slow": recent.slow,
+        "tasks": core.background().iter().map(task).collect::<Vec<_>>(),
+    });
+    from_here(core, told)
 }
 
 #[cfg(test)]
