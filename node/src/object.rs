@@ -143,7 +143,6 @@ impl Object {
 
     /// What was just made, within its bounds.
     fn settled(mut self) -> Self {
-        self.collapse_tokens();
         let dots_max = if planted(Bug::PastDropped) { PAST_DOTS_MAX } else { CLOCK_DOTS_MAX };
         let surplus = self.clock.len().saturating_sub(dots_max);
         if surplus > 0 {
@@ -156,21 +155,6 @@ impl Object {
         self
     }
 
-    /// Of several live writes of one token only the one with the highest dot stays: they are one logical write.
-    fn collapse_tokens(&mut self) {
-        if self.siblings.len() < 2 || self.siblings.iter().all(|sibling| sibling.token.is_none()) {
-            return;
-        }
-        let newest = |token| self.siblings.iter().rev().find(|s| s.token == Some(token)).map(|s| s.dot);
-        let doubled: Vec<Dot> = self
-            .siblings
-            .iter()
-            .filter(|s| s.token.is_some_and(|token| newest(token) != Some(s.dot)))
-            .map(|s| s.dot)
-            .collect();
-        self.siblings.retain(|sibling| !doubled.contains(&sibling.dot));
-    }
-
     /// The stable hash of this version.
     #[must_use]
     pub fn version(&self) -> VersionHash {
@@ -178,12 +162,16 @@ impl Object {
         hash(vector, self.clock.beyond().iter().copied(), self.siblings.iter().map(|sibling| sibling.dot))
     }
 
-    /// The live values, the winner first: the latest timestamp, then the highest dot.
+    /// The live values, the winner first: the latest timestamp, then the highest dot. Live writes of one token are one logical
+    /// write, of which the first is shown. Both stay siblings here: to say that one of them replaced the other would be untrue,
+    /// and where other writes have replaced the one in some places and the other elsewhere, nothing would be left.
     #[must_use]
     pub fn values(&self) -> Vec<Bytes> {
         let mut live: Vec<_> = self.siblings.iter().filter(|sibling| sibling.value.is_some()).collect();
         live.sort_unstable_by_key(|sibling| std::cmp::Reverse((sibling.timestamp_ms, sibling.dot)));
-        live.into_iter().filter_map(|sibling| sibling.value.clone()).collect()
+        let again =
+            |at: usize| live[at].token.is_some() && live[..at].iter().any(|first| first.token == live[at].token);
+        (0..live.len()).filter(|&at| !again(at)).filter_map(|at| live[at].value.clone()).collect()
     }
 
     /// Whether any live write is a value, not a tombstone.
@@ -417,6 +405,23 @@ mod tests {
         let newer = shortened.after_write(&shortened.clock, write(30, 1));
         assert_eq!(whole.reconcile(&newer).siblings, newer.siblings);
         assert_eq!(newer.reconcile(&whole).siblings, newer.siblings);
+    }
+
+    /// Three tries of one logical write, each blind at another replica, with another write in between that had seen the first.
+    #[test]
+    fn several_writes_of_one_token_are_shown_once_and_never_replace_each_other() {
+        let with_token = |incarnation| Sibling { token: Some(7), ..write(incarnation, 1) };
+        let first = Object::default().after_write(&Clock::new(), with_token(3));
+        let second = Object::default().after_write(&Clock::new(), with_token(2));
+        let between = first.after_write(&first.clock, write(5, 1));
+        let third = between.after_write(&between.clock, with_token(1));
+        let one = second.reconcile(&first);
+        let other = second.reconcile(&between).reconcile(&third);
+        assert_eq!((one.values().len(), other.values().len()), (1, 1));
+        let all = one.reconcile(&other);
+        assert_eq!(all.values(), ["1"]);
+        assert_eq!(all, other.reconcile(&one));
+        assert_eq!(all.siblings.iter().map(|s| s.dot.actor.incarnation).collect::<Vec<_>>(), [1, 2]);
     }
 
     #[test]

@@ -1,8 +1,7 @@
 //! The oracle: what each write had seen, kept as explicit sets of writes.
 //!
 //! The rule: nothing in here reads a version vector to learn the truth; a vector is only ever compared with the sets. A
-//! write is replaced when another one that is known had seen it, and for no other reason, except that of several writes
-//! of one token one may stand for all.
+//! write is replaced when another one that is known had seen it, and for no other reason.
 //!
 //! Not here: who wrote what when (`history`), the versions that replicas hold (`checkers`).
 
@@ -190,12 +189,11 @@ impl Histories {
         self.forgotten.extend(events);
     }
 
-    /// Of what is forgotten a value that who knows `known` would show again. Of several writes of one token one may stand for
-    /// all.
+    /// Of what is forgotten a value that who knows `known` would show again.
     #[must_use]
     pub fn risen(&self, known: &Events) -> Option<usize> {
         let risen = self.maximal(known).common(&self.forgotten);
-        risen.iter().find(|&event| self.writes[event].value.is_some() && !self.has_twin(event, known))
+        risen.iter().find(|&event| self.writes[event].value.is_some())
     }
 
     /// What is wrong with `live` as the siblings of who knows `known`, if anything: a write that is missing though nothing
@@ -208,16 +206,10 @@ impl Histories {
             return Some(format!("{} is a sibling, though it was replaced or is not known", describe(event)));
         }
         let missing = maximal.without(live).without(&self.forgotten);
-        let missing = missing.iter().find(|&event| !self.has_twin(event, known));
-        missing.map(|event| format!("{} is lost: it is known, and nothing that is known had seen it", describe(event)))
-    }
-
-    /// Whether a later write of the same token is known, which may stand for this one.
-    #[must_use]
-    pub fn has_twin(&self, event: usize, known: &Events) -> bool {
-        let write = &self.writes[event];
-        let twin = |other: usize| self.writes[other].token == write.token && self.writes[other].dot > write.dot;
-        write.token.is_some() && known.iter().any(twin)
+        missing
+            .iter()
+            .next()
+            .map(|event| format!("{} is lost: it is known, and nothing that is known had seen it", describe(event)))
     }
 }
 

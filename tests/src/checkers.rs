@@ -259,6 +259,14 @@ impl Ledger {
         let Some(base) = self.knows(key, base) else {
             return Err(violation("P3 no false sibling", key, format!("{object:?} was built on an unknown version")));
         };
+        // A coordinator that holds a write of this name sends that one out again.
+        let histories = &self.key(key.clone()).histories;
+        let same_name = |&event: &usize| write.token.is_some() && histories.write(event).token == write.token;
+        if let Some(event) = histories.maximal(&base).iter().find(same_name) {
+            let detail =
+                format!("{write:?} was made, though {:?} of the same name was at hand", histories.write(event).dot);
+            return Err(violation("P11 dots are unique", key, detail));
+        }
         // Deletes are not told apart by their value. Where it is not known who asked, there is no telling which it was.
         let mut fault = format!("no put asked for {write:?}");
         let candidates = asked.map_or_else(|| self.key(key.clone()).puts.clone(), |asked| vec![asked]);
@@ -341,10 +349,19 @@ impl Ledger {
         let live: Events = maximal.iter().filter(|&event| histories.write(event).value.is_some()).collect();
         let shown: Vec<usize> = live.iter().filter(|&event| shows(histories, event, values)).collect();
         for event in live.iter() {
-            if !shown.contains(&event) && !histories.has_twin(event, &covered) {
+            if !shown.contains(&event) {
                 let detail = format!("{:?} is live but was not returned", histories.write(event).dot);
                 return Err(violation("P2 no lost sibling", key, detail));
             }
+        }
+        // A write that was made again under its name is shown once.
+        let is_twice = |&event: &usize| {
+            let write = histories.write(event);
+            write.token.is_some() && values.iter().filter(|&value| Some(value) == write.value.as_ref()).count() > 1
+        };
+        if let Some(event) = live.iter().find(is_twice) {
+            let detail = format!("{:?} was returned twice, though it has a name", histories.write(event).dot);
+            return Err(violation("P3 no false sibling", key, detail));
         }
         let raised = if raises_dead { histories.forgotten().clone() } else { Events::default() };
         let may_show = live.union(&raised);
@@ -408,7 +425,7 @@ impl Ledger {
         }
         let unseen = covered.without(&allowed);
         let live = histories.maximal(&covered).common(&unseen).without(histories.forgotten());
-        if let Some(event) = live.iter().find(|&event| !histories.has_twin(event, &covered)) {
+        if let Some(event) = live.iter().next() {
             let detail = format!(
                 "the context of {:?} covers {:?}, which its writer has not seen",
                 asked.action,
