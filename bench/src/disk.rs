@@ -32,13 +32,13 @@ use crate::{
 const FILE_BYTES: usize = 64 << 20;
 const ZERO_BYTES: usize = 1 << 20;
 
-/// The disk alone.
+/// Where the machine is measured, and for how long.
 #[derive(Parser, Clone, Debug)]
 pub struct DiskArgs {
     /// A directory on the disk; a file of 64 MiB is made there and removed again.
     #[arg(default_value = ".")]
     pub dir: PathBuf,
-    /// How long each way of writing is measured.
+    /// How long each row is measured.
     #[arg(long, default_value = "3s", value_parser = duration)]
     pub duration: Duration,
     /// Print JSON.

@@ -65,7 +65,7 @@ pub struct Floor {
 ///
 /// # Errors
 /// When the directory cannot be written with O_DIRECT, or io_uring or loopback is missing.
-pub fn floor(args: &DiskArgs) -> Result<FloorReport, Error> {
+pub(crate) fn run(args: &DiskArgs) -> Result<FloorReport, Error> {
     let before = process::load_average();
     let on_disk = [
         ("commit, 1 under way", Way::Dsync, 1),
@@ -201,17 +201,26 @@ impl fmt::Display for Floor {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::fs;
+
+    use clap::Parser;
+    use serde_json::Value;
+
+    use crate::Args;
 
     #[test]
     fn every_lower_bound_is_measured_and_nothing_stays_behind() {
         let dir = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
-        let args = DiskArgs { dir: dir.path().to_owned(), duration: Duration::from_millis(30), json: false };
-        let report = floor(&args).unwrap();
-        assert_eq!(report.floors.len(), 6);
-        for row in &report.floors {
-            assert!(row.count > 0 && row.p50_us > 1.0 && row.p50_us <= row.max_us && row.per_second > 0.0, "{report}");
+        let place = dir.path().to_str().unwrap();
+        let args = Args::try_parse_from(["bench", "floor", place, "--duration", "30ms", "--json"]).unwrap();
+        let printed = crate::run(&args).unwrap().to_string();
+        let report: Value = serde_json::from_str(&printed).unwrap();
+        let rows = report["floors"].as_array().unwrap();
+        assert_eq!(rows.len(), 6);
+        for row in rows {
+            let number = |name: &str| row[name].as_f64().unwrap();
+            let (p50, max) = (number("p50_us"), number("max_us"));
+            assert!(number("count") > 0.0 && number("per_second") > 0.0 && p50 > 1.0 && p50 <= max, "{printed}");
         }
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     }
