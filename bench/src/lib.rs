@@ -28,7 +28,10 @@ mod value;
 mod worker;
 mod workload;
 
-use std::fmt;
+use std::{
+    fmt,
+    sync::{Arc, atomic::AtomicBool},
+};
 
 pub use args::{Args, Command, LoadArgs, TargetKind};
 pub use compare::{BoundArgs, Choice, CompareArgs, Compared, Comparison, Figure, Round, Run, Skipped, Spread};
@@ -79,16 +82,18 @@ impl fmt::Display for Outcome {
     }
 }
 
-/// Measures what `args` ask for.
+/// Measures what `args` ask for; once `stop` is set it ends soon, with [`Error::Interrupted`].
 ///
 /// # Errors
 /// When it cannot be run; servers that fail while they are measured are part of the outcome.
-pub fn run(args: &Args) -> Result<Outcome, Error> {
+pub fn run(args: &Args, stop: &Arc<AtomicBool>) -> Result<Outcome, Error> {
     match &args.command {
-        Some(Command::Disk(disk)) => disk::run(disk).map(Outcome::Disk),
-        Some(Command::Floor(floor)) => floor::run(floor).map(Outcome::Floor),
-        Some(Command::Compare(compare)) => compare::run(compare).map(|result| Outcome::Comparison(Box::new(result))),
+        Some(Command::Disk(disk)) => disk::run(disk, stop).map(Outcome::Disk),
+        Some(Command::Floor(floor)) => floor::run(floor, stop).map(Outcome::Floor),
+        Some(Command::Compare(compare)) => {
+            compare::run(compare, stop).map(|result| Outcome::Comparison(Box::new(result)))
+        }
         Some(Command::Bound(bound)) => Err(compare::become_bound(bound)),
-        None => run::run(&args.load).map(|report| Outcome::Load(Box::new(report))),
+        None => run::run(&args.load, stop).map(|report| Outcome::Load(Box::new(report))),
     }
 }
