@@ -25,10 +25,6 @@ use std::{
 };
 
 use clap::Parser;
-use signal_hook::{
-    consts::{SIGHUP, SIGINT, SIGTERM},
-    flag,
-};
 use tempfile::TempDir;
 
 pub(crate) use self::child::become_bound;
@@ -46,7 +42,7 @@ use crate::{
     args::{LoadArgs, TargetKind, duration, percent, positive, value_bytes},
     protocol::Durability,
     report::{Report, Setup},
-    run::{Error, LOAD_DEPTH, run_until},
+    run::{self, Error, LOAD_DEPTH},
     workload::Workload,
 };
 
@@ -173,7 +169,7 @@ impl CompareArgs {
 ///
 /// # Errors
 /// When none is, or ours cannot be run; servers that fail while they are measured are part of the result.
-pub(crate) fn run(args: &CompareArgs) -> Result<Comparison, Error> {
+pub(crate) fn run(args: &CompareArgs, stop: &Arc<AtomicBool>) -> Result<Comparison, Error> {
     args.check().map_err(Error::Usage)?;
     let path = env::var_os("PATH").unwrap_or_default();
     let found = peer::chosen(&args.peer).into_iter().map(|peer| peer.find(&path));
@@ -184,7 +180,7 @@ pub(crate) fn run(args: &CompareArgs) -> Result<Comparison, Error> {
         let why = skipped.iter().map(|Skipped { peer, why, .. }| format!("\n  {peer}: {why}"));
         return Err(Error::Machine(format!("there is no peer to compare with:{}", why.collect::<String>())));
     }
-    let comparing = Comparing { args, interrupted: interrupted()?, place: place(args.dir.as_deref())? };
+    let comparing = Comparing { args, stop, place: place(args.dir.as_deref())? };
     let mut ours = Side::quorate(comparing.place.path(), comparing.address(1), args.cores, args.target)?;
     comparing.load_keys(&mut ours)?;
     let (mut peers, mut setup) = (Vec::new(), None);
@@ -223,7 +219,7 @@ pub(crate) fn run(args: &CompareArgs) -> Result<Comparison, Error> {
 /// What all of a comparison share.
 struct Comparing<'a> {
     args: &'a CompareArgs,
-    interrupted: Arc<AtomicBool>,
+    stop: &'a Arc<AtomicBool>,
     place: TempDir,
 }
 
@@ -266,7 +262,7 @@ impl Comparing<'_> {
         side.thaw();
         self.wait_until_ready(side)?;
         let load = LoadArgs { seed: self.args.seed + u64::from(round), ..self.load(side) };
-        let report = run_until(&load, Arc::clone(&self.interrupted))?;
+        let report = run::run(&load, self.stop)?;
         self.rest(side)?;
         Ok(report)
     }
@@ -277,7 +273,7 @@ impl Comparing<'_> {
         self.wait_until_ready(side)?;
         let load = LoadArgs { workload: Workload::Load, rate: None, duration: None, warmup: None, ..self.load(side) };
         let load = LoadArgs { pipeline: load.pipeline.max(LOAD_DEPTH), ..load };
-        let report = run_until(&load, Arc::clone(&self.interrupted))?;
+        let report = run::run(&load, self.stop)?;
         if report.operations < self.args.keys {
             let why: Vec<&str> = report.errors.values().map(|error| error.sample.as_str()).collect();
             let Report { operations, .. } = report;
@@ -313,7 +309,7 @@ impl Comparing<'_> {
         let deadline = Instant::now() + START_MAX;
         let mut last = String::new();
         while Instant::now() < deadline {
-            if self.interrupted.load(Ordering::Relaxed) {
+            if self.stop.load(Ordering::Relaxed) {
                 return Err(Error::Interrupted);
             }
             side.check_running()?;
@@ -322,7 +318,7 @@ impl Comparing<'_> {
                 let once = LoadArgs { operations: Some(each), connections: each, duration: None, ..self.load(side) };
                 let once = LoadArgs { workload: Workload::Get, warmup: Some(Duration::ZERO), rate: None, ..once };
                 let once = LoadArgs { threads: 1, quiet: true, server_pids: Vec::new(), ..once };
-                match run_until(&once, Arc::clone(&self.interrupted)) {
+                match run::run(&once, self.stop) {
                     Ok(report) if report.errors.is_empty() && report.operations == each => return Ok(()),
                     Ok(report) => {
                         last = report.errors.into_values().map(|error| error.sample).next().unwrap_or_default();
@@ -341,18 +337,6 @@ impl Comparing<'_> {
             eprintln!("{text}");
         }
     }
-}
-
-/// Becomes true when this process is told to end, so that nothing is left behind. The second time ends it at once.
-fn interrupted() -> Result<Arc<AtomicBool>, Error> {
-    let interrupted = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM, SIGHUP] {
-        // In this order: the conditional exit sees the flag as the signals before left it.
-        flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&interrupted))
-            .and_then(|_| flag::register(signal, Arc::clone(&interrupted)))
-            .map_err(|error| Error::Machine(format!("cannot handle signals: {error}")))?;
-    }
-    Ok(interrupted)
 }
 
 /// A directory for everything, removed at the end. On a real disk: what is durable in memory costs nothing.
@@ -390,7 +374,7 @@ mod tests {
             ("compare --keys 0", "--keys"),
             ("compare --threads 33", "--threads"),
         ] {
-            let Err(Error::Usage(text)) = run(&compare(line)) else { panic!("{line} is refused") };
+            let Err(Error::Usage(text)) = run(&compare(line), &Arc::default()) else { panic!("{line} is refused") };
             assert!(text.contains(expected), "{line}: {text}");
         }
         for line in ["compare --peer postgres", "compare --rounds 0", "compare --rate 0", "compare --duration 5"] {

@@ -2,10 +2,14 @@
 
 use quorate_bench::{Args, Error};
 
-use crate::failure::{Failure, failed};
+use crate::{
+    failure::{Failure, failed},
+    signals::{self, SIGHUP, SIGINT, SIGTERM},
+};
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
-    let outcome = quorate_bench::run(args).map_err(|error| match error {
+    let stop = signals::stop_flag(&[SIGINT, SIGTERM, SIGHUP])?;
+    let outcome = quorate_bench::run(args, &stop).map_err(|error| match error {
         Error::Usage(text) => Failure::Usage(text),
         error => failed(error.to_string()),
     })?;

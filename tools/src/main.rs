@@ -22,6 +22,7 @@ mod resp;
 mod ring;
 mod roots;
 mod serve;
+mod signals;
 mod sim;
 mod status;
 mod table;
