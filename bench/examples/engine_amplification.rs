@@ -37,7 +37,7 @@ fn measure(name: &str, hot_share: u64, full: u64) {
     config.checkpoint_log_bytes = u64::MAX;
     let opened = disk.run(&executor, Store::open(disk.clone(), config, Rc::new(FirstBytes))).unwrap().unwrap();
     for task in opened.tasks {
-        executor.spawn(1, task);
+        executor.spawn(1, Box::pin(task));
     }
     let store = opened.store;
     let keys = SEGMENTS * SEGMENT * full / 100 / RECORD;

@@ -251,7 +251,7 @@ enum Underway {
 
 /// What to do when a body was read.
 enum Load {
-    Put(puts::PutJob),
+    Put(Box<puts::PutJob>),
     Get { operation: u64 },
     Replicate(replicas::ReplicateJob),
     Probe(replicas::ProbeJob),
@@ -389,7 +389,7 @@ impl<D: Disk> Core<D> {
         let Some((log, job)) = self.loads.remove(&load) else { return };
         self.look_for_damage(now, out);
         match job {
-            Load::Put(job) => self.put_loaded(now, log, job, loaded, out),
+            Load::Put(job) => self.put_loaded(now, log, *job, loaded, out),
             Load::Get { operation } => self.own_loaded(now, log, operation, loaded, out),
             Load::Replicate(job) => self.replicate_job(now, log, job, loaded, out),
             Load::Probe(job) => self.probe_loaded(log, &job, loaded, out),

@@ -18,20 +18,20 @@ use crate::failure::{Failure, failed};
 /// Becomes true at the first of these signals.
 pub(crate) fn stop_flag(signals: &[i32]) -> Result<Arc<AtomicBool>, Failure> {
     let stop = Arc::new(AtomicBool::new(false));
-    let ignored = ignored();
-    // What this process was started to ignore it goes on to ignore: `nohup` is that for SIGHUP.
-    for &signal in signals.iter().filter(|&&signal| ignored >> (signal - 1) & 1 == 0) {
+    // That is what `nohup` is for. SIGINT is ignored by all that a script starts in the background, and asks all the same.
+    let unheard = |signal: i32| signal == SIGHUP && ignored() >> (signal - 1) & 1 == 1;
+    for &signal in signals.iter().filter(|&&signal| !unheard(signal)) {
         // In this order: the conditional exit sees the flag as the signals before left it.
         flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&stop))
             .and_then(|_| flag::register(signal, Arc::clone(&stop)))
-            .map_err(cannot)?;
+            .map_err(|error| cannot(&error))?;
     }
     Ok(stop)
 }
 
 /// A limit on file sizes shall be an error of the write, which is a full disk, and not the end of the process.
 pub(crate) fn survive_file_size_limit() -> Result<(), Failure> {
-    flag::register(SIGXFSZ, Arc::default()).map(drop).map_err(cannot)
+    flag::register(SIGXFSZ, Arc::default()).map(drop).map_err(|error| cannot(&error))
 }
 
 /// A bit for each signal, the first for signal 1.
@@ -41,6 +41,6 @@ fn ignored() -> u64 {
     mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
 }
 
-fn cannot(error: io::Error) -> Failure {
+fn cannot(error: &io::Error) -> Failure {
     failed(format!("cannot handle signals: {error}"))
 }

@@ -112,6 +112,8 @@ fn settings(me: Endpoint) -> Settings {
         object_bytes_max: 4 << 20,
         siblings_max: 64,
         operations_max: 1024,
+        service_level: Duration::from_millis(10),
+        admission: true,
         partitions: PARTITIONS,
         replicas: 3,
         gossip: GossipConfig::default(),
@@ -179,7 +181,7 @@ impl Cluster {
         };
         let started = self.disk.run(&self.executor, starting).expect("the disk runs");
         let Started { core, tasks, .. } = started.unwrap_or_else(|error| panic!("{error}"));
-        tasks.into_iter().for_each(|task| self.executor.spawn(0, task));
+        tasks.into_iter().for_each(|task| self.executor.spawn(0, Box::pin(task)));
         self.watch(number, core.store().clone(), LogId::Objects);
         self.watch(number, core.hint_store().clone(), LogId::Hints);
         self.machines.push(core);
@@ -222,7 +224,7 @@ impl Cluster {
 
     /// Asks the first core, and waits for its answer.
     pub(crate) fn ask(&mut self, request: Request) {
-        self.drive(0, |machine, now, out| machine.handle_request(now, 1, request, out));
+        self.drive(0, |machine, now, out| machine.handle_request(now, now.instant, 1, request, out));
         self.settle();
         while self.answer.is_none() {
             self.disk.advance(self.disk.next_due().expect("an answer is under way"));

@@ -164,7 +164,7 @@ impl<D: Disk> Core<D> {
 
     fn load_for_put(&mut self, log: LogId, job: PutJob, out: &mut Vec<Effect>) {
         self.statistics.put_loads += 1;
-        self.load(log, job.call.partition, job.put.key.clone(), Load::Put(job), out);
+        self.load(log, job.call.partition, job.put.key.clone(), Load::Put(Box::new(job)), out);
     }
 
     fn append_own(&mut self, log: LogId, job: &PutJob, local: &Local, made: &Written) -> Result<FanOut, Failure> {

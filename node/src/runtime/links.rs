@@ -95,7 +95,7 @@ impl Links {
         if self.shell.look(|core| core.membership().state().standing(own.identity, own.id)) == Standing::Belongs {
             let mut said = Ok(());
             self.shell.drive("a change of the ring", |core, now, out| {
-                said = core.handle_change(now, Change::Join(own.clone()), out)
+                said = core.handle_change(now, Change::Join(own.clone()), out);
             });
             if let Err(error) = said {
                 say!("core {}: cannot tell the cluster where this node is: {error}", self.identity.me);

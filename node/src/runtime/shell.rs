@@ -284,7 +284,7 @@ impl Shell {
                 glommio::spawn_local(async move {
                     match renew(&store, shell.now(), random_u64()).await {
                         Ok(incarnation) => {
-                            shell.drive("a new actor", |core, now, out| core.handle_actor(now, incarnation, out))
+                            shell.drive("a new actor", |core, now, out| core.handle_actor(now, incarnation, out));
                         }
                         Err(error) => say!("core {}: no new actor, so no more puts: {error}", shell.me),
                     }
