@@ -14,7 +14,9 @@ mod disk;
 mod floor;
 mod lanes;
 mod ledger;
+mod paper;
 mod phase;
+pub mod plot;
 mod popularity;
 mod process;
 mod progress;
@@ -35,6 +37,7 @@ pub use compare::{BoundArgs, Choice, CompareArgs, Compared, Comparison, Figure, 
 pub use disk::{DiskArgs, DiskReport};
 pub use floor::{Floor, FloorReport, floor};
 pub use ledger::Verdict;
+pub use paper::{Beside, PaperArgs, PaperFigure, PaperReport, Placement, paper};
 pub use popularity::Shape;
 pub use process::Used;
 pub use protocol::Durability;
@@ -52,6 +55,8 @@ pub enum Outcome {
     Disk(DiskReport),
     /// Of Quorate beside others.
     Comparison(Box<Comparison>),
+    /// Of Quorate beside the Dynamo paper.
+    Paper(PaperReport),
 }
 
 impl Outcome {
@@ -60,7 +65,7 @@ impl Outcome {
     pub fn passed(&self) -> bool {
         match self {
             Self::Load(report) => report.passed(),
-            Self::Disk(_) => true,
+            Self::Disk(_) | Self::Paper(_) => true,
             Self::Comparison(comparison) => comparison.passed(),
         }
     }
@@ -72,11 +77,12 @@ impl fmt::Display for Outcome {
             Self::Load(report) => report.fmt(f),
             Self::Disk(report) => report.fmt(f),
             Self::Comparison(comparison) => comparison.fmt(f),
+            Self::Paper(report) => report.fmt(f),
         }
     }
 }
 
-/// Measures what `args` ask for.
+/// Measures what `args` ask for, all but the paper's figures: those are [`paper()`]'s.
 ///
 /// # Errors
 /// When it cannot be run; servers that fail while they are measured are part of the outcome.
@@ -84,6 +90,9 @@ pub fn run(args: &Args) -> Result<Outcome, Error> {
     match &args.command {
         Some(Command::Disk(disk)) => disk::run(disk).map(Outcome::Disk),
         Some(Command::Compare(compare)) => compare::run(compare).map(|result| Outcome::Comparison(Box::new(result))),
+        Some(Command::Paper(_)) => {
+            Err(Error::Usage("the ring that ships is not in here: ask `quorate bench paper`".to_owned()))
+        }
         Some(Command::Bound(bound)) => Err(compare::become_bound(bound)),
         None => run::run(&args.load).map(|report| Outcome::Load(Box::new(report))),
     }
