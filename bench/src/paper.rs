@@ -61,7 +61,7 @@ pub struct PaperArgs {
     pub quiet: bool,
 }
 
-/// A figure of the paper that can be set beside ours.
+/// A figure of the paper that can be set beside ours, in the order of the paper.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum PaperFigure {
@@ -73,10 +73,10 @@ pub enum PaperFigure {
     Fig6,
     /// Figure 8: how evenly partitioning strategies spread load.
     Fig8,
-    /// Table 2: client-driven and server-driven coordination.
-    Table2,
     /// Section 6.3: versions that reads returned.
     Versions,
+    /// Table 2: client-driven and server-driven coordination.
+    Table2,
 }
 
 impl PaperFigure {
@@ -87,8 +87,8 @@ impl PaperFigure {
             Self::Fig5 => "fig5",
             Self::Fig6 => "fig6",
             Self::Fig8 => "fig8",
-            Self::Table2 => "table2",
             Self::Versions => "versions",
+            Self::Table2 => "table2",
         }
     }
 }
@@ -141,20 +141,20 @@ pub fn paper(args: &PaperArgs, placement: Placement) -> Result<PaperReport, Erro
     let mut figures = Vec::new();
     for figure in PaperFigure::value_variants().iter().copied().filter(asked) {
         lab.tell(figure.name());
-        figures.push(match figure {
+        let mut beside = match figure {
             PaperFigure::Fig4 => measured::latencies(lab.three()?)?,
             PaperFigure::Fig5 => measured::buffered_writes(lab.three()?)?,
             PaperFigure::Fig6 => computed::imbalance(placement, &plan),
             PaperFigure::Fig8 => computed::strategies(placement, &plan),
-            PaperFigure::Table2 => measured::coordination(lab.six()?)?,
             PaperFigure::Versions => measured::versions(lab.three()?)?,
-        });
-    }
-    for figure in &mut figures {
-        let Some(picture) = &figure.picture else { continue };
-        let path = args.out.join(format!("{}.svg", figure.figure.name()));
-        fs::write(&path, picture.svg()).map_err(|error| cannot(&path, error))?;
-        figure.file = Some(path);
+            PaperFigure::Table2 => measured::coordination(lab.six()?)?,
+        };
+        if let Some(picture) = &beside.picture {
+            let path = args.out.join(format!("{}.svg", figure.name()));
+            fs::write(&path, picture.svg()).map_err(|error| cannot(&path, error))?;
+            beside.file = Some(path);
+        }
+        figures.push(beside);
     }
     Ok(PaperReport { load_average: [before, load_average()], quick: args.quick, figures, as_json: args.json })
 }

@@ -32,6 +32,8 @@ const COLUMNS: [&str; 3] = ["median window (least to most)", "paper", "ours"];
 /// Of figure 4: how far the load rises and falls around its mean.
 const SWING: f64 = 0.5;
 const DAYS: f64 = 2.0;
+/// What Amazon's services agree on for p99.9.
+const SLA_US: f64 = 300e3;
 
 /// Figure 4.
 pub(super) fn latencies(servers: &mut Servers<'_>) -> Result<Beside, Error> {
@@ -43,54 +45,55 @@ pub(super) fn latencies(servers: &mut Servers<'_>) -> Result<Beside, Error> {
             servers.window(&format!("window {}", number + 1), LoadArgs { rate: Some(rate), ..servers.load() })?;
         windows.push((f64::from(number) * plan.window.as_secs_f64(), report));
     }
-    let reports = || windows.iter().map(|(_, report)| report);
-    let series = |name, label: &str, colour, figure: fn(&Report, &str) -> f64| {
-        let points = windows.iter().map(|(at, report)| (*at, figure(report, name) / 1e3));
-        Series::new(label, colour, points.collect())
-    };
-    let spread = |name: &'static str, figure: fn(&Report, &str) -> f64| {
-        Spread::of(&reports().map(|report| figure(report, name)).collect::<Vec<_>>())
-    };
-    let ratios = |of: (&'static str, Figure), by: (&'static str, Figure)| {
-        Spread::of(&reports().map(|report| of.1(report, of.0) / by.1(report, by.0)).collect::<Vec<_>>())
-    };
+    let values =
+        |name: &str, figure: Figure| -> Vec<f64> { windows.iter().map(|(_, report)| figure(report, name)).collect() };
+    let spread = |name: &str, figure: Figure| times(Spread::of(&values(name, figure)));
+    let tail = |name: &str| ratio(Spread::of_ratios(&values(name, p999), &values(name, average)));
     let mut beside = Beside::new(PaperFigure::Fig4, "average and p99.9 of reads and writes over time", &COLUMNS);
     let mut row = |name: &str, paper: &str, ours: String| beside.row(name, [paper.to_owned(), ours]);
-    row("p99.9 of reads", "about 200 ms", times(spread("read", p999)));
-    row("p99.9 of writes", "about 200 ms", times(spread("update", p999)));
-    row("average of reads", "about 20 ms", times(spread("read", average)));
-    row("average of writes", "about 20 ms", times(spread("update", average)));
-    row("p99.9 over average, reads", "about 10", ratio(ratios(("read", p999), ("read", average))));
-    row("p99.9 over average, writes", "about 10", ratio(ratios(("update", p999), ("update", average))));
-    row("reads over writes, average", "below 1", ratio(ratios(("read", average), ("update", average))));
-    let kept = reports().filter(|report| ["read", "update"].iter().all(|name| p999(report, name) <= 300e3)).count();
+    row("p99.9 of reads", "about 200 ms", spread("read", p999));
+    row("p99.9 of writes", "about 200 ms", spread("update", p999));
+    row("average of reads", "about 20 ms", spread("read", average));
+    row("average of writes", "about 20 ms", spread("update", average));
+    row("p99.9 over average, reads", "about 10", tail("read"));
+    row("p99.9 over average, writes", "about 10", tail("update"));
+    let by_writes = Spread::of_ratios(&values("read", average), &values("update", average));
+    row("reads over writes, average", "below 1", ratio(by_writes));
+    let slowest = values("read", p999).into_iter().zip(values("update", p999)).map(|(read, update)| read.max(update));
+    let kept = slowest.filter(|us| *us <= SLA_US).count();
     row("p99.9 within 300 ms (the SLA)", "always", format!("{kept} of {} windows", windows.len()));
     beside.notes = vec![
         ONE_MACHINE.to_owned(),
         format!("{} here stand for the days there: the load swings by half around its mean, twice.", lasting(plan)),
     ];
     beside.doubts = servers.take_doubts();
+    beside.picture = Some(latencies_picture(&windows, &servers.describe()));
+    Ok(beside)
+}
+
+/// `windows`: when each began, and what it measured.
+fn latencies_picture(windows: &[(f64, Report)], setup: &str) -> Picture {
+    let series = |name, label: &str, colour, figure: Figure| {
+        let points = windows.iter().map(|(at, report)| (*at, figure(report, name) / 1e3));
+        Series::new(label, colour, points.collect())
+    };
     let rates = windows.iter().map(|(at, report)| (*at, report.operations_per_second)).collect();
-    beside.picture = Some(Picture::Lines(Lines {
-        title: "Latency while the load rises and falls".to_owned(),
-        subtitle: format!("{}, half durable puts · after figure 4 of Dynamo (2007)", servers.describe()),
+    let latencies = vec![
+        series("read", "reads, average", 0, average).drawn(Style::Dashed),
+        series("update", "writes, average", 1, average).drawn(Style::Dashed),
+        series("read", "reads, p99.9", 0, p999),
+        series("update", "writes, p99.9", 1, p999),
+    ];
+    Picture::Lines(Lines {
+        title: "Latency of reads and durable writes while the load rises and falls".to_owned(),
+        subtitle: format!("{setup} · after figure 4 of Dynamo (2007)"),
         x: Axis::linear("time, s"),
         panels: vec![
-            Panel {
-                y: Axis::log("latency, ms"),
-                series: vec![
-                    series("read", "reads, average", 0, average).drawn(Style::Dashed),
-                    series("update", "writes, average", 1, average).drawn(Style::Dashed),
-                    series("read", "reads, p99.9", 0, p999),
-                    series("update", "writes, p99.9", 1, p999),
-                ],
-                height: 280,
-            },
+            Panel { y: Axis::log("latency, ms"), series: latencies, height: 280 },
             Panel { y: Axis::linear("operations/s"), series: vec![Series::new("load", 2, rates)], height: 90 },
         ],
         events: Vec::new(),
-    }));
-    Ok(beside)
+    })
 }
 
 /// Figure 5.
@@ -186,7 +189,7 @@ pub(super) fn coordination(servers: &mut Servers<'_>) -> Result<Beside, Error> {
         groups: cells
             .iter()
             .zip(0..)
-            .map(|((name, ..), at): (_, usize)| (short(name), values.map(|row| row[at]).to_vec()))
+            .map(|((name, ..), at): (_, usize)| (broken(name), values.map(|row| row[at]).to_vec()))
             .collect(),
     };
     beside.picture = Some(Picture::Bars(Bars {
@@ -301,7 +304,7 @@ fn lasting(plan: &Plan) -> String {
     format!("{} windows of {:?}", plan.windows, plan.window)
 }
 
-/// For below a group of bars.
-fn short(name: &str) -> String {
-    name.replace(" of", "")
+/// In two lines, for below a group of bars.
+fn broken(name: &str) -> String {
+    name.replace(" of ", "\n")
 }

@@ -124,6 +124,6 @@ impl<'a> Servers<'a> {
     /// For the line below titles.
     pub(super) fn describe(&self) -> String {
         let Self { nodes, plan: Plan { rate, .. }, .. } = self;
-        format!("{nodes} nodes of one core on one machine · N=3 R=2 W=2 · 1 KiB · {rate} operations/s, half gets")
+        format!("{nodes} nodes of one core on one machine · N=3 R=2 W=2 · 1 KiB · {rate} operations/s, half reads")
     }
 }

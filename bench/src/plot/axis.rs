@@ -6,8 +6,10 @@
 
 use serde::Serialize;
 
-/// More marks than this are crowded.
+/// More marks than this are crowded, however long the axis.
 const MARKS_MAX: f64 = 6.0;
+/// So many pixels apart they are not.
+const MARK_PIXELS: f64 = 30.0;
 
 /// How values lie on an axis.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
@@ -63,8 +65,8 @@ impl Axis {
         value.is_finite() && (self.scale == Scale::Linear || value > 0.0)
     }
 
-    /// What it looks like with these values on it.
-    pub(super) fn ruler(&self, values: impl Iterator<Item = f64>) -> Ruler {
+    /// What it looks like with these values on it, over so many pixels.
+    pub(super) fn ruler(&self, values: impl Iterator<Item = f64>, pixels: f64) -> Ruler {
         let shown = values.filter(|value| self.shows(*value));
         let (least, most) =
             shown.fold((f64::INFINITY, f64::NEG_INFINITY), |(l, m), value| (l.min(value), m.max(value)));
@@ -76,7 +78,7 @@ impl Axis {
             (None, Scale::Log) => (least, if most > least { most } else { least * 2.0 }),
         };
         let mut ruler = match self.scale {
-            Scale::Linear => linear(least, most, self.range.is_some()),
+            Scale::Linear => linear(least, most, self.range.is_some(), (pixels / MARK_PIXELS).clamp(1.0, MARKS_MAX)),
             Scale::Log => log(least, most, self.range.is_some()),
         };
         if !self.marks.is_empty() {
@@ -109,8 +111,8 @@ impl Ruler {
     }
 }
 
-fn linear(least: f64, most: f64, is_fixed: bool) -> Ruler {
-    let step = round_up((most - least) / MARKS_MAX);
+fn linear(least: f64, most: f64, is_fixed: bool, marks_max: f64) -> Ruler {
+    let step = round_up((most - least) / marks_max);
     let (first, last) = ((least / step).floor(), (most / step).ceil());
     let (least, most) = if is_fixed { (least, most) } else { (first * step, last * step) };
     let slack = step * 1e-6;

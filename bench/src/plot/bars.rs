@@ -37,7 +37,7 @@ pub struct Bars {
 pub struct BarPanel {
     /// What is shown here.
     pub title: String,
-    /// Each group's name, and its values in the order of the series.
+    /// Each group's name, which may have several lines, and its values in the order of the series.
     pub groups: Vec<(String, Vec<f64>)>,
 }
 
@@ -60,14 +60,14 @@ impl Bars {
             panel.draw(&mut svg, (LEFT + number as f64 * width, top), width - 56.0);
         }
         svg.upward_text((20.0, top + HEIGHT / 2.0), y, TEXT_SIZE, TEXT);
-        svg.finish(top + HEIGHT + 44.0)
+        svg.finish(top + HEIGHT + 56.0)
     }
 }
 
 impl BarPanel {
     fn draw(&self, svg: &mut Svg, (left, top): (f64, f64), width: f64) {
         let bottom = top + HEIGHT;
-        let ruler = Axis::linear("").ruler(self.groups.iter().flat_map(|(_, values)| values.iter().copied()));
+        let ruler = Axis::linear("").ruler(self.groups.iter().flat_map(|(_, values)| values.iter().copied()), HEIGHT);
         let up = |value: f64| bottom - ruler.place(value) * HEIGHT;
         svg.bold_text((left, top - 20.0), &self.title, TEXT_SIZE);
         for (value, text) in &ruler.marks {
@@ -84,7 +84,9 @@ impl BarPanel {
                 let text = short_number(*value);
                 svg.text((x + bar / 2.0, up(*value) - 5.0), &text, SMALL_SIZE, TEXT, Anchor::Middle);
             }
-            svg.text((middle, bottom + 19.0), name, SMALL_SIZE, TEXT, Anchor::Middle);
+            for (row, line) in name.lines().enumerate() {
+                svg.text((middle, bottom + 19.0 + 16.0 * row as f64), line, SMALL_SIZE, TEXT, Anchor::Middle);
+            }
         }
         svg.line((left, bottom), (left + width, bottom), AXIS, 1.0);
     }

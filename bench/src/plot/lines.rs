@@ -101,7 +101,7 @@ impl Lines {
         let Self { title, subtitle, x, panels, events } = self;
         let mut svg = Svg::new(title);
         let points = panels.iter().flat_map(|panel| &panel.series).flat_map(|series| &series.points);
-        let across = Across(x.ruler(points.map(|(x, _)| *x)));
+        let across = Across(x.ruler(points.map(|(x, _)| *x), WIDTH - MARGIN - LEFT));
         let mut top = head(&mut svg, title, subtitle);
         let mut first_top = None;
         for panel in panels {
@@ -181,7 +181,7 @@ impl Panel {
         let (right, height) = (WIDTH - MARGIN, f64::from(self.height));
         let bottom = top + height;
         let values = self.series.iter().flat_map(|series| &series.points).map(|(_, y)| *y);
-        let ruler = self.y.ruler(values);
+        let ruler = self.y.ruler(values, height);
         let down = |value: f64| bottom - ruler.place(value) * height;
         for value in &ruler.fine {
             svg.line((LEFT, down(*value)), (right, down(*value)), GRID, 0.5);

@@ -117,7 +117,7 @@ fn bars_are_as_high_as_their_values() {
         panels: vec![
             BarPanel {
                 title: "paper".to_owned(),
-                groups: vec![group("a", &[80.0, 40.0]), group("b", &[4.0, f64::NAN])],
+                groups: vec![group("p99.9\nreads", &[80.0, 40.0]), group("b", &[4.0, f64::NAN])],
             },
             BarPanel { title: "ours".to_owned(), groups: vec![group("a", &[1.0, 0.5])] },
         ],
@@ -129,13 +129,13 @@ fn bars_are_as_high_as_their_values() {
     // The document, two samples of the legend, then the bars.
     let [_, _, _, a, b, c, d, e] = heights[..] else { panic!("{heights:?}") };
     assert!((a / b - 2.0).abs() < 0.01 && (d / e - 2.0).abs() < 0.01 && c < b, "{heights:?}");
-    assert!(document.contains(">80<") && document.contains(">0.5<"), "{document}");
+    assert!(document.contains(">80<") && document.contains(">0.5<") && document.contains(">reads<"), "{document}");
 }
 
 #[test]
 fn axes_end_at_round_numbers() {
     let marks = |axis: Axis, values: &[f64]| {
-        let ruler = axis.ruler(values.iter().copied());
+        let ruler = axis.ruler(values.iter().copied(), 300.0);
         assert!(values.iter().all(|value| (0.0..=1.0).contains(&ruler.place(*value))), "{ruler:?}");
         ruler.marks.into_iter().map(|(_, text)| text).collect::<Vec<_>>().join(" ")
     };
@@ -145,6 +145,8 @@ fn axes_end_at_round_numbers() {
     assert_eq!(marks(Axis::log(""), &[1.0, 100.0]), "1 2 5 10 20 50 100");
     assert_eq!(marks(Axis::log(""), &[0.02, 900.0]), "0.1 1 10 100 1,000");
     assert_eq!(marks(Axis::linear("").within(0.5, 1.0), &[0.7]), "0.5 0.6 0.7 0.8 0.9 1");
+    let few = Axis::linear("").ruler([0.0, 250.0].into_iter(), 90.0).marks;
+    assert_eq!(few.into_iter().map(|(value, _)| value).collect::<Vec<_>>(), [0.0, 100.0, 200.0, 300.0]);
     assert_eq!(marks(Axis::linear("").marked([(1.0, "one".to_owned())]), &[1.0, 2.0]), "one");
 }
 
