@@ -116,7 +116,7 @@ impl Plan {
             rate: args.rate,
             keys: 10_000,
             rings: 100,
-            days: 100,
+            days: 30,
         };
         if args.quick {
             let window = Duration::from_millis(250);
