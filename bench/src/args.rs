@@ -12,6 +12,7 @@ use crate::{
     compare::{BoundArgs, CompareArgs},
     disk::DiskArgs,
     ledger,
+    paper::PaperArgs,
     popularity::Shape,
     protocol::{Commands, Durability, Native, RequestOptions},
     value::STAMP_BYTES,
@@ -42,6 +43,8 @@ pub enum Command {
     Floor(DiskArgs),
     /// Runs Quorate and other stores in turn under the same load; prints the ratios.
     Compare(Box<CompareArgs>),
+    /// Sets the figures of the Dynamo paper beside ours; draws them.
+    Paper(PaperArgs),
     /// Becomes another program, which ends with its parent.
     #[command(hide = true)]
     Bound(BoundArgs),

@@ -14,7 +14,9 @@ mod disk;
 mod floor;
 mod lanes;
 mod ledger;
+mod paper;
 mod phase;
+pub mod plot;
 mod popularity;
 mod process;
 mod progress;
@@ -38,6 +40,7 @@ pub use compare::{BoundArgs, Choice, CompareArgs, Compared, Comparison, Figure, 
 pub use disk::{DiskArgs, DiskReport};
 pub use floor::{Floor, FloorReport};
 pub use ledger::Verdict;
+pub use paper::{Beside, PaperArgs, PaperFigure, PaperReport, Placement, paper};
 pub use popularity::Shape;
 pub use process::Used;
 pub use protocol::Durability;
@@ -57,6 +60,8 @@ pub enum Outcome {
     Floor(FloorReport),
     /// Of Quorate beside others.
     Comparison(Box<Comparison>),
+    /// Of Quorate beside the Dynamo paper.
+    Paper(PaperReport),
 }
 
 impl Outcome {
@@ -65,7 +70,7 @@ impl Outcome {
     pub fn passed(&self) -> bool {
         match self {
             Self::Load(report) => report.passed(),
-            Self::Disk(_) | Self::Floor(_) => true,
+            Self::Disk(_) | Self::Floor(_) | Self::Paper(_) => true,
             Self::Comparison(comparison) => comparison.passed(),
         }
     }
@@ -78,11 +83,13 @@ impl fmt::Display for Outcome {
             Self::Disk(report) => report.fmt(f),
             Self::Floor(report) => report.fmt(f),
             Self::Comparison(comparison) => comparison.fmt(f),
+            Self::Paper(report) => report.fmt(f),
         }
     }
 }
 
-/// Measures what `args` ask for; once `stop` is set it ends soon, with [`Error::Interrupted`].
+/// Measures what `args` ask for, all but the paper's figures, which are [`paper()`]'s; once `stop` is set it ends soon, with
+/// [`Error::Interrupted`].
 ///
 /// # Errors
 /// When it cannot be run; servers that fail while they are measured are part of the outcome.
@@ -92,6 +99,9 @@ pub fn run(args: &Args, stop: &Arc<AtomicBool>) -> Result<Outcome, Error> {
         Some(Command::Floor(floor)) => floor::run(floor, stop).map(Outcome::Floor),
         Some(Command::Compare(compare)) => {
             compare::run(compare, stop).map(|result| Outcome::Comparison(Box::new(result)))
+        }
+        Some(Command::Paper(_)) => {
+            Err(Error::Usage("the ring that ships is not in here: ask `quorate bench paper`".to_owned()))
         }
         Some(Command::Bound(bound)) => Err(compare::become_bound(bound)),
         None => run::run(&args.load, stop).map(|report| Outcome::Load(Box::new(report))),
