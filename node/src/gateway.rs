@@ -131,6 +131,8 @@ pub enum Inquiry {
     Keys,
     /// What background work is at, and how much of the core it gets.
     Tasks,
+    /// The figures of the whole node, as Prometheus reads them.
+    Metrics,
     /// To compare its partitions, or one of them, with the other primaries now. Answers how many it is a primary of.
     Repair(Option<u16>),
 }

@@ -16,6 +16,7 @@ pub mod effect;
 pub mod gateway;
 pub mod hinted_handoff;
 pub mod membership;
+pub mod metrics;
 pub mod object;
 mod pace;
 pub mod quorum;

@@ -5,7 +5,7 @@ use std::{
     path::PathBuf,
     rc::Rc,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -31,12 +31,13 @@ use super::{
     server::ServeError,
     shell::{Shell, now_since, random_u64},
     stalls::Stalls,
-    view::View,
+    view::{View, figures},
 };
 use crate::{
     config::{Cluster, Config},
     context::Sealer,
     core::LogId,
+    metrics::CoreFigures,
     start::{Layout, StartError, Started, start},
 };
 
@@ -48,6 +49,9 @@ const TICK_MIN: Duration = Duration::from_millis(1);
 
 /// So many ticks lie between two counts of the keys.
 const KEYS_EVERY: u64 = 8;
+
+/// The figures that any core may be asked for are as old as this.
+const FIGURES_EVERY: Duration = Duration::from_secs(1);
 
 /// Incomplete requests and unwritten answers of one core, in bytes.
 const BUFFERED_BYTES_MAX: usize = 512 << 20;
@@ -82,6 +86,8 @@ pub(super) struct Signals {
     pub ticks: Vec<AtomicU64>,
     /// Each core's count of keys.
     pub keys: Vec<AtomicU64>,
+    /// What each core told about itself last.
+    pub figures: Vec<Mutex<Option<CoreFigures>>>,
     /// Counts the node's client connections, so that each has a number of its own.
     pub clients: AtomicU64,
 }
@@ -292,6 +298,7 @@ async fn wait(delay: Duration) {
 async fn tick(shell: &Rc<Shell>, signals: &Signals) {
     let core = usize::from(shell.me().core.0);
     let (mine, keys) = (&signals.ticks[core], &signals.keys[core]);
+    let mut told = None;
     while !signals.stop.load(Ordering::Relaxed) {
         let (begun, delay) = (shell.instant(), shell.until_next_timeout().clamp(TICK_MIN, TICK));
         wait(delay).await;
@@ -301,6 +308,10 @@ async fn tick(shell: &Rc<Shell>, signals: &Signals) {
             keys.store(shell.look(|core| core.store().live_keys()), Ordering::Relaxed);
         }
         shell.drive("a deadline", |core, now, out| core.handle_timeout(now, out));
+        if told.is_none_or(|told: Instant| told.elapsed() >= FIGURES_EVERY) {
+            told = Some(Instant::now());
+            *signals.figures[core].lock().unwrap_or_else(PoisonError::into_inner) = Some(figures::told(shell));
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! What commands about the node itself are answered from: the core, its connections, the process.
 
 mod changes;
-mod figures;
+pub(super) mod figures;
 mod inquiry;
 mod tail;
 
@@ -10,7 +10,7 @@ use std::{
     collections::BTreeMap,
     fs,
     rc::Rc,
-    sync::{Arc, atomic::Ordering},
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
     time::{Duration, Instant, SystemTime},
 };
 
@@ -22,12 +22,13 @@ use quorate_net::{
 };
 use serde_json::{Value, json};
 
-use super::{clients::WeakResp, executor::Signals, shell::Shell, stalls::micros};
+use super::{clients::WeakResp, executor::Signals, shell::Shell};
 use crate::{
     config::Config,
     core::Core,
     gateway::{Counters, GatewayLimits, Inquiry, NodeView},
     membership::state::Change,
+    metrics::{self, CoreFigures},
     ring::Ring,
 };
 
@@ -117,6 +118,13 @@ impl View {
         Ok(self.shell.look(changes::state))
     }
 
+    /// The figures of the whole node, each core's as of about a second ago.
+    fn metrics(&self) -> String {
+        let told =
+            |figures: &Mutex<Option<CoreFigures>>| figures.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        metrics::text(&self.signals.figures.iter().map(told).collect::<Vec<_>>())
+    }
+
     fn repair(&self, partition: Option<u16>) -> Value {
         let shell = self.shell.clone();
         spawn_local(async move {
@@ -181,12 +189,7 @@ impl NodeView for View {
     }
 
     fn figures(&self) -> Vec<(&'static str, u64)> {
-        let now = self.shell.now();
-        let mut figures = self.shell.look(|core| figures::of(core, now));
-        figures.push(("messages_unsent", self.shell.unsent()));
-        let (stalls, together) = self.shell.stalls().sum();
-        figures.extend([("stalls", stalls), ("stalls_total_us", micros(together))]);
-        figures
+        figures::of_shell(&self.shell)
     }
 
     fn inquire(&self, inquiry: Inquiry) -> Result<Value, String> {
@@ -201,6 +204,7 @@ impl NodeView for View {
             Inquiry::Tail => tail::tail(&self.shell),
             Inquiry::Keys => self.shell.look(tail::keys),
             Inquiry::Tasks => self.shell.look(tail::tasks),
+            Inquiry::Metrics => json!(self.metrics()),
         })
     }
 

@@ -4,7 +4,7 @@ use super::*;
 
 #[test]
 fn operators_are_answered_in_json() {
-    let known = "There are: CLUSTER, EXCHANGES, HELP, HINTS, KEYS, MEMBERS, REPAIR, ROOTS, TAIL, TASKS";
+    let known = "There are: CLUSTER, EXCHANGES, HELP, HINTS, KEYS, MEMBERS, METRICS, REPAIR, ROOTS, TAIL, TASKS";
     let mut harness = check(&[
         ("QUORATE", "-ERR wrong number of arguments for 'quorate' command"),
         ("QUORATE FOO", &format!("-ERR unknown subcommand 'FOO'. Try QUORATE HELP. {known}")),
@@ -22,6 +22,7 @@ fn operators_are_answered_in_json() {
         ("quorate hints", Inquiry::Hints),
         ("QUORATE EXCHANGES", Inquiry::Exchanges),
         ("QUORATE TAIL", Inquiry::Tail),
+        ("QUORATE METRICS", Inquiry::Metrics),
         ("QUORATE TASKS", Inquiry::Tasks),
         ("QUORATE KEYS", Inquiry::Keys),
         ("QUORATE MEMBERS", Inquiry::Members),
