@@ -161,6 +161,8 @@ pub struct Statistics {
     pub overloads: u64,
     /// Gets whose replicas did not agree.
     pub divergent: u64,
+    /// Gets whose later answers told of more than was answered.
+    pub stale: u64,
     /// Objects sent to replicas that lacked them, because a get had seen so.
     pub repairs: u64,
     /// Tombstones forgotten because they were proven to be everywhere.

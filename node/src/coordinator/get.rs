@@ -16,7 +16,7 @@ use quorate_net::{
 
 use crate::{
     context::{Context, Sealer},
-    object::{Malformed, Object},
+    object::{Malformed, Object, VersionHash},
     quorum::{Groups, Tally, Voter},
 };
 
@@ -62,6 +62,10 @@ pub struct GetCoordinator {
     theirs: Vec<(Voter, Option<Theirs>)>,
     stand_ins: StandIns,
     answered: bool,
+    /// The version that was answered.
+    told: Option<VersionHash>,
+    /// An object came after that.
+    late: bool,
 }
 
 /// How a get stands.
@@ -92,6 +96,8 @@ impl GetCoordinator {
             theirs: others.map(|other| (other, None)).collect(),
             stand_ins: StandIns::new(owners, fallbacks),
             answered: false,
+            told: None,
+            late: false,
         }
     }
 
@@ -108,6 +114,7 @@ impl GetCoordinator {
             if theirs == Theirs::Unknown {
                 self.stand_ins.want_for(from);
             }
+            self.late |= self.answered && matches!(theirs, Theirs::Object(_));
             *answer = Some(theirs);
         }
     }
@@ -147,6 +154,7 @@ impl GetCoordinator {
         if self.credit(|_| true).reaches(self.needed, self.changing) {
             let object = self.reconciled().inspect_err(|_| self.own = Own::Lost)?;
             self.answered = true;
+            self.told = Some(object.version());
             let sloppy = !self.credit(|voter| !voter.stands_in).reaches(self.needed, self.changing);
             return Ok(Progress::Answer(values(&object, sealer, key, sloppy)));
         }
@@ -250,6 +258,14 @@ impl GetCoordinator {
         held.iter().filter(|(endpoint, _)| !stands_in(*endpoint)).flat_map(lacks).collect()
     }
 
+    /// Whether a replica that answered later knew of more than the answer told. The write may have come meanwhile, and
+    /// with R + W > N it then was not acknowledged before this get began.
+    #[must_use]
+    pub fn was_stale(&self) -> bool {
+        let differs = |told| self.reconciled().is_ok_and(|all| all.version() != told);
+        self.late && self.told.is_some_and(differs)
+    }
+
     /// Nothing more can come.
     #[must_use]
     pub fn is_complete(&self) -> bool {
@@ -338,6 +354,21 @@ mod tests {
         assert!(!get.is_complete());
         get.handle_probed(node(2), Theirs::Unknown);
         assert!(get.is_complete());
+    }
+
+    #[test]
+    fn a_later_answer_tells_whether_the_get_was_stale() {
+        let stale = |later: Theirs| {
+            let mut get = get(2);
+            get.handle_own(Own::Body(object(1, "a").encode()));
+            get.handle_probed(node(2), Theirs::Same);
+            assert_eq!(values_of(progress(&mut get)), ["a"]);
+            get.handle_probed(node(3), later);
+            get.was_stale()
+        };
+        assert!(stale(Theirs::Object(object(2, "b"))));
+        assert!(!stale(Theirs::Object(object(1, "a"))), "it says the same in full");
+        assert!(!stale(Theirs::Same) && !stale(Theirs::Absent) && !stale(Theirs::Unknown));
     }
 
     #[test]

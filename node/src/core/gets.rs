@@ -202,6 +202,7 @@ impl<D: Disk> Core<D> {
 
     /// What some replicas have and others lack goes to those, this core among them (section 5). Nobody waits for it.
     pub(super) fn repair(&mut self, get: &Get, out: &mut Vec<Effect>) {
+        self.statistics.stale += u64::from(get.coordinator.was_stale());
         for (to, mut object) in get.coordinator.repairs(self.settings.me) {
             object.siblings.truncate(if planted(Bug::RepairsOneSibling) { 1 } else { usize::MAX });
             self.statistics.repairs += 1;

@@ -60,6 +60,7 @@ fn requests<D: Disk>(core: &Core<D>) -> Figures {
         ("put_loads", counted.put_loads),
         ("get_loads", counted.get_loads),
         ("divergent_gets", counted.divergent),
+        ("stale_gets", counted.stale),
         ("read_repairs", counted.repairs),
         ("failures", counted.failures),
         ("overloads", counted.overloads),
