@@ -1,4 +1,4 @@
-"""The arithmetic of figures.sh: reads the generators' JSON and the nodes' INFO, prints lines that can be pasted.
+"""The arithmetic of figures.sh: reads the generator's JSON and the nodes' INFO, prints lines that can be pasted.
 
 Not here: starting and stopping anything (figures.sh). Only Python's own library.
 """
@@ -21,17 +21,14 @@ def load_average():
 
 
 def measured(report):
-    """The one kind of operation of a run, from either generator."""
-    rows = [row for row in report.get("latencies", [report]) if row.get("name") not in ("failed", "begun late")]
+    """The one kind of operation of a run."""
+    rows = [row for row in report["latencies"] if row["name"] not in ("failed", "begun late")]
     assert len(rows) == 1, f"one kind of operation was to be measured, not {len(rows)}"
     return rows[0]
 
 
-def figure(path, name):
-    report = load(path)
-    if name == "cpu":
-        return report["servers"]["cpu_us_per_operation"]
-    return report["operations_per_second"]
+def cpu(path):
+    return load(path)["servers"]["cpu_us_per_operation"]
 
 
 def doubts(report):
@@ -56,21 +53,14 @@ def run(label, path):
     line += f"  p50/p99/p99.9 {ms(row['p50_us'])}/{ms(row['p99_us'])}/{ms(row['p999_us'])} ms"
     if report.get("servers"):
         line += f"  {report['servers']['cpu_us_per_operation']:.1f} us CPU/op"
-    # The other generator does not look at it.
-    before, after = report.get("load_average", ["", load_average()])
-    print(f"{line}  load {f'{before:.2f} to {after:.2f}' if before != '' else after}{doubts(report)}")
+    before, after = report["load_average"]
+    print(f"{line}  load {before:.2f} to {after:.2f}{doubts(report)}")
 
 
 def spread(label, unit, values):
     values = [float(value) for value in values]
     middle, least, most = statistics.median(values), min(values), max(values)
     print(f"  {label}: median {middle:.1f} {unit} ({least:.1f} to {most:.1f} in {len(values)} runs)")
-
-
-def ratio(label, ours, theirs):
-    """Run by run, as they were interleaved."""
-    ratios = [a / b for a, b in zip(map(float, ours), map(float, theirs), strict=True)]
-    print(f"  {label}: median {statistics.median(ratios):.2f} x ({min(ratios):.2f} to {max(ratios):.2f})")
 
 
 def disk(label, path):
@@ -308,16 +298,12 @@ def answer_of(stream):
 def main():
     command, *rest = sys.argv[1:]
     match command:
-        case "figure":
-            print(figure(*rest))
+        case "cpu":
+            print(cpu(*rest))
         case "run":
             run(*rest)
         case "spread":
             spread(rest[0], rest[1], rest[2:])
-        case "ratio":
-            label, values = rest[0], rest[1:]
-            middle = len(values) // 2
-            ratio(label, values[:middle], values[middle:])
         case "disk":
             disk(*rest)
         case "info":

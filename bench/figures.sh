@@ -26,10 +26,7 @@ NET=${FIGURES_ADDRESS:-127.0.77}
 PLACE=${FIGURES_DIR:-target/figures}
 TARGET=$(realpath -m "${CARGO_TARGET_DIR:-target}")
 QUORATE=$TARGET/release/quorate
-ETCD_LOAD=$TARGET/peers/release/etcd_load
 NODES=$NET.1:7400,$NET.2:7400,$NET.3:7400
-REDIS=$NET.10:6379
-ETCD=http://$NET.21:2379,http://$NET.22:2379,http://$NET.23:2379
 
 mkdir -p "$PLACE"
 case $(stat -f -c %T "$PLACE") in
@@ -114,44 +111,13 @@ row_cpu() {
     for ((round = 1; round <= ROUNDS; round++)); do
         get_load get --dir "$WORK/cluster" && py run "get $round" "$WORK/get.json"
         put_load put --dir "$WORK/cluster" && py run "durable put $round" "$WORK/put.json"
-        gets+=("$(py figure "$WORK/get.json" cpu)")
-        puts+=("$(py figure "$WORK/put.json" cpu)")
+        gets+=("$(py cpu "$WORK/get.json")")
+        puts+=("$(py cpu "$WORK/put.json")")
     done
     py spread "get" "us" "${gets[@]}"
     py spread "durable put" "us" "${puts[@]}"
     stop "$DEV"
 }
-
-start_redis() {
-    mkdir "$WORK/redis"
-    # No rewriting of its file while it is measured: that would cost Redis alone.
-    redis-server --bind "${REDIS%:*}" --port "${REDIS#*:}" --dir "$WORK/redis" --appendonly yes --appendfsync always \
-        --save '' --auto-aof-rewrite-percentage 0 >"$WORK/redis.log" 2>&1 &
-    REDIS_PID=$!
-}
-
-start_etcd() {
-    local id peers=one=http://$NET.21:2380,two=http://$NET.22:2380,three=http://$NET.23:2380
-    ETCD_PIDS=()
-    for id in 1:one 2:two 3:three; do
-        local url=http://$NET.2${id%:*}
-        # Keeping all versions (8 GiB of room, no compaction) is what costs etcd least.
-        etcd --name "${id#*:}" --data-dir "$WORK/etcd-${id%:*}" --initial-cluster "$peers" --initial-cluster-state new \
-            --listen-peer-urls "$url:2380" --initial-advertise-peer-urls "$url:2380" --listen-client-urls "$url:2379" \
-            --advertise-client-urls "$url:2379" --quota-backend-bytes $((8 << 30)) >"$WORK/etcd-${id%:*}.log" 2>&1 &
-        ETCD_PIDS+=($!)
-    done
-}
-
-redis_load() {
-    quiet "redis ($1)" "$QUORATE" bench --target resp --servers "$REDIS" --keys "$KEYS" --quiet --json "$WORK/$1.json" \
-        "${@:2}"
-}
-
-etcd_load() { quiet "etcd ($1)" "$ETCD_LOAD" --endpoints "$ETCD" --keys "$KEYS" "${@:2}" && cp "$WORK/output" "$WORK/$1.json"; }
-
-# Only one of the three runs at a time; the others do not even wake up.
-freeze() { kill -STOP "$@"; }
 
 # patiently COMMAND...: until it succeeds, for who was frozen or has just started.
 patiently() {
@@ -165,45 +131,10 @@ patiently() {
 row_throughput() {
     need redis-server "apt-get install redis-server"
     need etcd "apt-get install etcd-server"
-    [[ -x $ETCD_LOAD ]] || quiet "building etcd_load" env CARGO_TARGET_DIR="$TARGET/peers" cargo build --release --locked \
-        --manifest-path bench/peers/Cargo.toml
     say "durable puts, three copies: >= 0.5 x one redis-server (appendfsync always), >= 3 x three nodes of etcd"
-    local ours=() redis=() etcd=() nodes round
-    cluster
-    load_keys
-    mapfile -t nodes < <(pids)
-    freeze "${nodes[@]}"
-    start_redis
-    patiently redis_load warm --workload get --operations 1
-    redis_load load --workload load --pipeline 8
-    freeze "$REDIS_PID"
-    start_etcd
-    patiently etcd_load warm --duration 0.2 --warmup 0
-    etcd_load load --prepare --duration 0
-    freeze "${ETCD_PIDS[@]}"
-    for ((round = 1; round <= ROUNDS; round++)); do
-        kill -CONT "${nodes[@]}" && patiently bench warm --workload put --duration 1s
-        put_load ours && py run "Quorate $round" "$WORK/ours.json"
-        freeze "${nodes[@]}" && kill -CONT "$REDIS_PID"
-        redis_load redis --workload put --duration "${SECS}s" && py run "Redis $round" "$WORK/redis.json"
-        freeze "$REDIS_PID" && kill -CONT "${ETCD_PIDS[@]}"
-        patiently etcd_load warm --duration 1 --warmup 0
-        etcd_load etcd --duration "$SECS" && py run "etcd $round" "$WORK/etcd.json"
-        freeze "${ETCD_PIDS[@]}"
-        ours+=("$(py figure "$WORK/ours.json" rate)")
-        redis+=("$(py figure "$WORK/redis.json" rate)")
-        etcd+=("$(py figure "$WORK/etcd.json" rate)")
-    done
-    py spread "Quorate, 3 nodes" "puts/s" "${ours[@]}"
-    py spread "Redis, 1 node" "puts/s" "${redis[@]}"
-    py spread "etcd, 3 nodes" "puts/s" "${etcd[@]}"
-    py ratio "Quorate / Redis" "${ours[@]}" "${redis[@]}"
-    py ratio "Quorate / etcd" "${ours[@]}" "${etcd[@]}"
-    kill -CONT "${nodes[@]}" "$REDIS_PID" "${ETCD_PIDS[@]}"
-    kill "$REDIS_PID" "${ETCD_PIDS[@]}"
-    wait "$REDIS_PID" "${ETCD_PIDS[@]}" || true
-    stop "$DEV"
-    rm -rf "$WORK/redis" "$WORK"/etcd-?
+    quiet "quorate bench compare" "$QUORATE" bench compare --peer redis-always,etcd --workload put --keys "$KEYS" \
+        --rounds "$ROUNDS" --duration "${SECS}s" --dir "$WORK" --quiet
+    sed 's/^/  /' "$WORK/output"
 }
 
 row_tail() {

@@ -1,36 +1,17 @@
 //! What one core keeps in RAM: the index (hash, find, insert, overwrite, relocate) and the record cache.
 
 use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+use quorate_bare::FirstBytes;
 use quorate_engine::{
     cache::Cache,
     disk::simulated::Random,
     index::{Index, KeyHash, Place},
-    versions::{Summary, Versions},
+    versions::Summary,
 };
 use std::hint::black_box;
 
 const PARTITIONS: u16 = 1024;
 const KEYS: u64 = 2_000_000;
-
-struct Plain;
-
-impl Versions for Plain {
-    fn summarise(&self, _body: &[u8]) -> Option<Summary> {
-        None
-    }
-    fn stable_hash(&self, summary: Summary) -> u64 {
-        summary.0
-    }
-    fn is_tombstone(&self, _summary: Summary) -> bool {
-        false
-    }
-    fn save(&self) -> Vec<u8> {
-        Vec::new()
-    }
-    fn restore(&self, _saved: &[u8]) -> bool {
-        true
-    }
-}
 
 fn partition(key: u64) -> u16 {
     (key % u64::from(PARTITIONS)) as u16
@@ -38,7 +19,7 @@ fn partition(key: u64) -> u16 {
 
 fn insert(index: &mut Index, key: u64, version: u64) {
     let hash = index.hash(&key.to_le_bytes());
-    index.insert(partition(key), &hash, Place::from_bits(version), Summary(version), &Plain);
+    index.insert(partition(key), &hash, Place::from_bits(version), Summary(version), &FirstBytes);
 }
 
 fn index(c: &mut Criterion) {

@@ -3,11 +3,11 @@
 //!
 //! `cargo run --release -p quorate-bench --example engine_amplification`
 
+use quorate_bare::FirstBytes;
 use quorate_engine::{
     Append, AppendError, Config, Sequence, Store,
     disk::Disk,
     disk::simulated::{Executor, Random, SimulatedDisk, Timing},
-    versions::{Summary, Versions},
 };
 use std::{rc::Rc, time::Duration};
 
@@ -16,26 +16,6 @@ const SEGMENT: u64 = 256 << 10;
 const BODY: usize = 1024;
 const RECORD: u64 = 1072;
 const GROUP: u64 = 32;
-
-struct Plain;
-
-impl Versions for Plain {
-    fn summarise(&self, body: &[u8]) -> Option<Summary> {
-        Some(Summary(u64::from_le_bytes(body.get(..8)?.try_into().ok()?) >> 2))
-    }
-    fn stable_hash(&self, summary: Summary) -> u64 {
-        summary.0
-    }
-    fn is_tombstone(&self, _summary: Summary) -> bool {
-        false
-    }
-    fn save(&self) -> Vec<u8> {
-        Vec::new()
-    }
-    fn restore(&self, _saved: &[u8]) -> bool {
-        true
-    }
-}
 
 fn main() {
     println!("{:<10} {:>6} {:>14} {:>12} {:>10}", "spread", "full", "amplification", "of it moved", "refused");
@@ -55,9 +35,9 @@ fn measure(name: &str, hot_share: u64, full: u64) {
     config.frame_bytes_max = 64 << 10;
     config.body_bytes_max = 64 << 10;
     config.checkpoint_log_bytes = u64::MAX;
-    let opened = disk.run(&executor, Store::open(disk.clone(), config, Rc::new(Plain))).unwrap().unwrap();
+    let opened = disk.run(&executor, Store::open(disk.clone(), config, Rc::new(FirstBytes))).unwrap().unwrap();
     for task in opened.tasks {
-        executor.spawn(1, task);
+        executor.spawn(1, Box::pin(task));
     }
     let store = opened.store;
     let keys = SEGMENTS * SEGMENT * full / 100 / RECORD;
@@ -65,9 +45,9 @@ fn measure(name: &str, hot_share: u64, full: u64) {
     let mut refused = 0;
     let mut put = |key: u64, number: u64| {
         let mut body = [7; BODY];
-        body[..8].copy_from_slice(&(number << 2).to_le_bytes());
+        let summary = FirstBytes::stamp(number, &mut body);
         let name = key.to_le_bytes();
-        let append = Append { partition: (key % 64) as u16, key: &name, body: &[&body], summary: Summary(number) };
+        let append = Append { partition: (key % 64) as u16, key: &name, body: &[&body], summary };
         loop {
             match store.append(append) {
                 Ok(sequence) => break settle(&disk, &executor, &store, sequence),

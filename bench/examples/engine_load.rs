@@ -4,43 +4,18 @@
 //! `cargo run --release -p quorate-bench --example engine_load [DIR [SECONDS [KEYS]]]`; by default in the current
 //! directory, 3 seconds a row, a million keys. A directory of its own is made there and removed at the end.
 
-use glommio::{LocalExecutorBuilder, Placement};
 use hdrhistogram::Histogram;
 use io_uring::{IoUring, opcode, types::Fd};
-use quorate_engine::{
-    Append, AppendError, Commit, Config, Opened, Sequence, Store, Watermark,
-    disk::dma::DmaDisk,
-    versions::{Summary, Versions},
-};
+use quorate_bare::{Bare, FirstBytes, key, on_executor, recover};
+use quorate_engine::{Append, Commit, Config, Sequence, Watermark};
 use std::{
     env, fs, io,
     os::{fd::AsRawFd, unix::fs::OpenOptionsExt},
     path::Path,
-    rc::Rc,
     time::{Duration, Instant},
 };
 
 const BODY: usize = 100;
-
-struct FirstBytes;
-
-impl Versions for FirstBytes {
-    fn summarise(&self, body: &[u8]) -> Option<Summary> {
-        Some(Summary(u64::from_le_bytes(body.get(..8)?.try_into().ok()?) >> 2))
-    }
-    fn stable_hash(&self, summary: Summary) -> u64 {
-        summary.0.wrapping_mul(0x9e37_79b9_7f4a_7c15)
-    }
-    fn is_tombstone(&self, _summary: Summary) -> bool {
-        false
-    }
-    fn save(&self) -> Vec<u8> {
-        Vec::new()
-    }
-    fn restore(&self, _saved: &[u8]) -> bool {
-        true
-    }
-}
 
 fn main() {
     let arguments: Vec<_> = env::args().skip(1).collect();
@@ -100,33 +75,9 @@ impl Row {
     }
 }
 
-fn on_executor<T>(future: impl Future<Output = T>) -> T {
-    LocalExecutorBuilder::new(Placement::Unbound)
-        .io_memory(256 << 10)
-        .preempt_timer(Duration::from_millis(10))
-        .make()
-        .expect("an executor")
-        .run(async {
-            // Executors stop for good without a timer that ticks.
-            let ticking = glommio::spawn_local(async {
-                loop {
-                    glommio::timer::sleep(Duration::from_millis(1)).await;
-                }
-            });
-            let result = future.await;
-            ticking.cancel().await;
-            result
-        })
-}
-
 fn cpu() -> Duration {
     let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
-}
-
-async fn open(path: &Path, config: Config) -> Opened<DmaDisk> {
-    let disk = DmaDisk::open(path).await.expect("the directory");
-    Store::open(disk, config, Rc::new(FirstBytes)).await.expect("the store")
 }
 
 fn config(commit: Commit, depth: usize) -> Config {
@@ -136,21 +87,16 @@ fn config(commit: Commit, depth: usize) -> Config {
     config
 }
 
-fn append(store: &Store<DmaDisk>, key: u64, number: u64, body: &mut [u8]) -> Result<Sequence, AppendError> {
-    body[..8].copy_from_slice(&(number << 2).to_le_bytes());
-    let mut name = *b"key-000000000000";
-    name[4..12].copy_from_slice(&key.to_le_bytes());
-    let partition = (key % 1024) as u16;
-    store.append(Append { partition, key: &name, body: &[body], summary: Summary(number) })
+fn partition(number: u64) -> u16 {
+    (number % 1024) as u16
 }
 
 /// A closed loop: each writer has one put under way, and learns from the watermark that it is durable. One task plays
 /// them all, as a core's event loop would.
 fn puts(path: &Path, time: Duration, commit: Commit, depth: usize, writers: usize, body: usize) -> Row {
     let row = on_executor(async {
-        let opened = open(path, config(commit, depth)).await;
-        let tasks: Vec<_> = opened.tasks.into_iter().map(|task| glommio::spawn_local(task).detach()).collect();
-        let store = opened.store;
+        let bare = Bare::open(path, config(commit, depth)).await.expect("the store");
+        let store = &bare.store;
         glommio::timer::sleep(Duration::from_millis(500)).await;
         let mut latency = Histogram::new_with_bounds(1, 60_000_000_000, 3).expect("three digits");
         let mut body = vec![7; body];
@@ -163,8 +109,10 @@ fn puts(path: &Path, time: Duration, commit: Commit, depth: usize, writers: usiz
             let now = Instant::now();
             while under_way.len() < writers {
                 number += 1;
-                let key = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) % 1_000_000;
-                match append(&store, key, number, &mut body) {
+                let name = number.wrapping_mul(0x9e37_79b9_7f4a_7c15) % 1_000_000;
+                let summary = FirstBytes::stamp(number, &mut body);
+                let append = Append { partition: partition(name), key: &key(name), body: &[&body], summary };
+                match store.append(append) {
                     Ok(sequence) => under_way.push((sequence, now)),
                     Err(error) => panic!("{error}"),
                 }
@@ -183,10 +131,7 @@ fn puts(path: &Path, time: Duration, commit: Commit, depth: usize, writers: usiz
         let after = store.statistics();
         let commits = after.commits - before.commits;
         let bytes = after.log_bytes - before.log_bytes;
-        store.close().await;
-        for task in tasks {
-            task.await;
-        }
+        bare.close().await;
         Row { latency, elapsed, cpu, bytes_a_commit: (bytes / commits.max(1)) as usize, bytes }
     });
     fs::remove_dir_all(path).expect("the directory goes");
@@ -259,36 +204,30 @@ fn bare(path: &Path, time: Duration, length: usize, depth: usize) -> io::Result<
 
 fn restarts(path: &Path, keys: u64) {
     on_executor(async {
-        let opened = open(path, config(Commit::Dsync, 4)).await;
-        let tasks: Vec<_> = opened.tasks.into_iter().map(|task| glommio::spawn_local(task).detach()).collect();
-        let store = opened.store;
+        let bare = Bare::open(path, config(Commit::Dsync, 4)).await.expect("the store");
         let mut body = [7; BODY];
         let start = Instant::now();
-        for key in 0..keys {
-            while let Err(error) = append(&store, key, key + 1, &mut body) {
-                assert_eq!(error, AppendError::Busy, "{error}");
-                glommio::timer::sleep(Duration::from_micros(200)).await;
-            }
-            if key % 64 == 0 {
+        for number in 0..keys {
+            let summary = FirstBytes::stamp(number + 1, &mut body);
+            let append = Append { partition: partition(number), key: &key(number), body: &[&body], summary };
+            bare.append(append).await.expect("room");
+            if number % 64 == 0 {
                 glommio::yield_if_needed().await;
             }
         }
-        let Watermark::Durable(_) = store.advanced(Sequence(keys - 1)).await else { panic!("{:?}", store.failure()) };
-        let statistics = store.statistics();
+        bare.durable(Sequence(keys)).await.expect("the log");
+        let statistics = bare.store.statistics();
         println!(
             "load of {keys} keys of {BODY} B: {:.2} s, index {:.1} B a key",
             start.elapsed().as_secs_f64(),
             statistics.index_bytes as f64 / keys as f64
         );
-        store.close().await;
-        for task in tasks {
-            task.await;
-        }
+        bare.close().await;
     });
     let restart = |what: &str| {
         on_executor(async {
             let start = Instant::now();
-            let mut opened = open(path, config(Commit::Dsync, 2)).await;
+            let opened = recover(path, config(Commit::Dsync, 2)).await.expect("the store");
             println!(
                 "restart {what}: {:.3} s; {} keys, {} records replayed, {} MB read, clean {}, damaged {}",
                 start.elapsed().as_secs_f64(),
@@ -298,7 +237,6 @@ fn restarts(path: &Path, keys: u64) {
                 opened.report.clean,
                 opened.report.damaged,
             );
-            opened.tasks.clear();
         });
     };
     restart("from the checkpoint, closed in order");

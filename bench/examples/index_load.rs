@@ -6,34 +6,15 @@
 //! at the same key, one that the machine makes (another process, the hypervisor) does not. The worst of one load alone is
 //! printed beside it.
 
+use quorate_bare::FirstBytes;
 use quorate_engine::{
     disk::simulated::Random,
     index::{Index, Place},
-    versions::{Summary, Versions},
+    versions::Summary,
 };
 use std::{env, fs, hint::black_box, time::Instant};
 
 const LOADS: u32 = 3;
-
-struct Plain;
-
-impl Versions for Plain {
-    fn summarise(&self, _body: &[u8]) -> Option<Summary> {
-        None
-    }
-    fn stable_hash(&self, summary: Summary) -> u64 {
-        summary.0
-    }
-    fn is_tombstone(&self, _summary: Summary) -> bool {
-        false
-    }
-    fn save(&self) -> Vec<u8> {
-        Vec::new()
-    }
-    fn restore(&self, _saved: &[u8]) -> bool {
-        true
-    }
-}
 
 fn main() {
     let arguments = env::args().skip(1).map(|text| text.parse().expect("a number")).collect::<Vec<u64>>();
@@ -68,7 +49,7 @@ fn load(index: &mut Index, least: &mut [u32]) -> u32 {
     for (key, least) in (0..).zip(least) {
         let begin = Instant::now();
         let hash = index.hash(&u64::to_le_bytes(key));
-        index.insert((key % partitions) as u16, &hash, Place::from_bits(key), Summary(key), &Plain);
+        index.insert((key % partitions) as u16, &hash, Place::from_bits(key), Summary(key), &FirstBytes);
         let took = begin.elapsed().as_nanos() as u32;
         *least = took.min(*least);
         worst = took.max(worst);

@@ -12,6 +12,7 @@ use crate::{
     compare::{BoundArgs, CompareArgs},
     disk::DiskArgs,
     ledger,
+    paper::PaperArgs,
     popularity::Shape,
     protocol::{Commands, Durability, Native, RequestOptions},
     value::STAMP_BYTES,
@@ -35,9 +36,15 @@ pub struct Args {
 #[derive(Subcommand, Clone, Debug)]
 pub enum Command {
     /// Measures the disk alone: small durable writes, one at a time.
+    #[command(after_help = "Example: quorate bench disk /var/lib/quorate --duration 5s")]
     Disk(DiskArgs),
+    /// Measures the machine's lower bounds by the bare io_uring: a commit, a 4 KiB read, a round trip over loopback.
+    #[command(after_help = "Example: quorate bench floor /var/lib/quorate --json")]
+    Floor(DiskArgs),
     /// Runs Quorate and other stores in turn under the same load; prints the ratios.
     Compare(Box<CompareArgs>),
+    /// Sets the figures of the Dynamo paper beside ours; draws them.
+    Paper(PaperArgs),
     /// Becomes another program, which ends with its parent.
     #[command(hide = true)]
     Bound(BoundArgs),

@@ -25,34 +25,29 @@ use std::{
 };
 
 use clap::Parser;
-use signal_hook::{
-    consts::{SIGHUP, SIGINT, SIGTERM},
-    flag,
-};
 use tempfile::TempDir;
 
-pub(crate) use self::child::become_bound;
+use self::peer::{Installed, Missing};
 pub use self::{
     child::BoundArgs,
     peer::Choice,
     report::{Compared, Comparison, Figure, Round, Run, Skipped},
     spread::Spread,
 };
-use self::{
-    peer::{Installed, Missing},
-    side::Side,
-};
+pub(crate) use self::{child::become_bound, side::Side};
 use crate::{
     args::{LoadArgs, TargetKind, duration, percent, positive, value_bytes},
     protocol::Durability,
     report::{Report, Setup},
-    run::{Error, LOAD_DEPTH, run_until},
+    run::{self, Error, LOAD_DEPTH},
     workload::Workload,
 };
 
 /// How long a side may take until it answers.
 const START_MAX: Duration = Duration::from_secs(60);
 const TICK: Duration = Duration::from_millis(50);
+/// Of ours.
+const NODES: u16 = 3;
 /// Every peer takes values of this size.
 const VALUE_BYTES_MAX: u32 = 1_000_000;
 /// The type of tmpfs, as `statfs` tells it.
@@ -173,7 +168,7 @@ impl CompareArgs {
 ///
 /// # Errors
 /// When none is, or ours cannot be run; servers that fail while they are measured are part of the result.
-pub(crate) fn run(args: &CompareArgs) -> Result<Comparison, Error> {
+pub(crate) fn run(args: &CompareArgs, stop: &Arc<AtomicBool>) -> Result<Comparison, Error> {
     args.check().map_err(Error::Usage)?;
     let path = env::var_os("PATH").unwrap_or_default();
     let found = peer::chosen(&args.peer).into_iter().map(|peer| peer.find(&path));
@@ -184,8 +179,8 @@ pub(crate) fn run(args: &CompareArgs) -> Result<Comparison, Error> {
         let why = skipped.iter().map(|Skipped { peer, why, .. }| format!("\n  {peer}: {why}"));
         return Err(Error::Machine(format!("there is no peer to compare with:{}", why.collect::<String>())));
     }
-    let comparing = Comparing { args, interrupted: interrupted()?, place: place(args.dir.as_deref())? };
-    let mut ours = Side::quorate(comparing.place.path(), comparing.address(1), args.cores, args.target)?;
+    let comparing = Comparing { args, stop, place: place(args.dir.as_deref())? };
+    let mut ours = Side::quorate(comparing.place.path(), own_address(1), (NODES, args.cores), args.target)?;
     comparing.load_keys(&mut ours)?;
     let (mut peers, mut setup) = (Vec::new(), None);
     for installed in &installed {
@@ -223,16 +218,11 @@ pub(crate) fn run(args: &CompareArgs) -> Result<Comparison, Error> {
 /// What all of a comparison share.
 struct Comparing<'a> {
     args: &'a CompareArgs,
-    interrupted: Arc<AtomicBool>,
+    stop: &'a Arc<AtomicBool>,
     place: TempDir,
 }
 
 impl Comparing<'_> {
-    /// Loopback addresses of this process's own: 127.128.0.0 to 127.191.255.255, by its id.
-    fn address(&self, number: u8) -> Ipv4Addr {
-        Ipv4Addr::from(0x7f80_0000 | (std::process::id() & 0x3fff) << 8 | u32::from(number))
-    }
-
     fn describe_ours(&self) -> String {
         let cores = self.args.cores;
         let durability = match self.args.durability {
@@ -248,7 +238,7 @@ impl Comparing<'_> {
     /// Both in turn, round by round. Also gives what was asked of ours.
     fn rounds(&self, ours: &mut Side, installed: &Installed) -> Result<(Vec<Round>, Setup), Error> {
         let memory_mib = self.args.memory_mib();
-        let mut theirs = Side::peer(installed, self.place.path(), self.address(16), memory_mib)?;
+        let mut theirs = Side::peer(installed, self.place.path(), own_address(16), memory_mib)?;
         self.load_keys(&mut theirs)?;
         let mut rounds = Vec::new();
         let mut setup = None;
@@ -264,9 +254,9 @@ impl Comparing<'_> {
     /// One run, while the other side is frozen.
     fn turn(&self, side: &mut Side, round: u16) -> Result<Report, Error> {
         side.thaw();
-        self.wait_until_ready(side)?;
+        wait_until_ready(side, &self.load(side), self.stop)?;
         let load = LoadArgs { seed: self.args.seed + u64::from(round), ..self.load(side) };
-        let report = run_until(&load, Arc::clone(&self.interrupted))?;
+        let report = run::run(&load, self.stop)?;
         self.rest(side)?;
         Ok(report)
     }
@@ -274,16 +264,7 @@ impl Comparing<'_> {
     /// Puts every key once on a side that has just started.
     fn load_keys(&self, side: &mut Side) -> Result<(), Error> {
         self.tell(&format!("{}: starts, and gets {} keys", side.name, self.args.keys));
-        self.wait_until_ready(side)?;
-        let load = LoadArgs { workload: Workload::Load, rate: None, duration: None, warmup: None, ..self.load(side) };
-        let load = LoadArgs { pipeline: load.pipeline.max(LOAD_DEPTH), ..load };
-        let report = run_until(&load, Arc::clone(&self.interrupted))?;
-        if report.operations < self.args.keys {
-            let why: Vec<&str> = report.errors.values().map(|error| error.sample.as_str()).collect();
-            let Report { operations, .. } = report;
-            let keys = self.args.keys;
-            return Err(Error::Servers(format!("{} took {operations} of {keys} keys: {}", side.name, why.join("; "))));
-        }
+        put_all_keys(side, &self.load(side), self.stop)?;
         self.rest(side)
     }
 
@@ -308,34 +289,6 @@ impl Comparing<'_> {
         load
     }
 
-    /// Waits until each of its servers gives an answer.
-    fn wait_until_ready(&self, side: &mut Side) -> Result<(), Error> {
-        let deadline = Instant::now() + START_MAX;
-        let mut last = String::new();
-        while Instant::now() < deadline {
-            if self.interrupted.load(Ordering::Relaxed) {
-                return Err(Error::Interrupted);
-            }
-            side.check_running()?;
-            if side.is_whole() {
-                let each = side.addresses.len() as u64;
-                let once = LoadArgs { operations: Some(each), connections: each, duration: None, ..self.load(side) };
-                let once = LoadArgs { workload: Workload::Get, warmup: Some(Duration::ZERO), rate: None, ..once };
-                let once = LoadArgs { threads: 1, quiet: true, server_pids: Vec::new(), ..once };
-                match run_until(&once, Arc::clone(&self.interrupted)) {
-                    Ok(report) if report.errors.is_empty() && report.operations == each => return Ok(()),
-                    Ok(report) => {
-                        last = report.errors.into_values().map(|error| error.sample).next().unwrap_or_default();
-                    }
-                    Err(Error::Servers(text)) => last = text,
-                    Err(error) => return Err(error),
-                }
-            }
-            thread::sleep(TICK);
-        }
-        Err(Error::Servers(format!("{} does not serve after {} s: {last}", side.name, START_MAX.as_secs())))
-    }
-
     fn tell(&self, text: &str) {
         if !self.args.quiet {
             eprintln!("{text}");
@@ -343,20 +296,55 @@ impl Comparing<'_> {
     }
 }
 
-/// Becomes true when this process is told to end, so that nothing is left behind. The second time ends it at once.
-fn interrupted() -> Result<Arc<AtomicBool>, Error> {
-    let interrupted = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM, SIGHUP] {
-        // In this order: the conditional exit sees the flag as the signals before left it.
-        flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&interrupted))
-            .and_then(|_| flag::register(signal, Arc::clone(&interrupted)))
-            .map_err(|error| Error::Machine(format!("cannot handle signals: {error}")))?;
+/// Loopback addresses of this process's own: 127.128.0.0 to 127.191.255.255, by its id.
+pub(crate) fn own_address(number: u8) -> Ipv4Addr {
+    Ipv4Addr::from(0x7f80_0000 | (std::process::id() & 0x3fff) << 8 | u32::from(number))
+}
+
+/// Waits until a side serves, and puts every key of the load once.
+pub(crate) fn put_all_keys(side: &mut Side, load: &LoadArgs, stop: &Arc<AtomicBool>) -> Result<(), Error> {
+    wait_until_ready(side, load, stop)?;
+    let (keys, pipeline) = (load.keys, load.pipeline.max(LOAD_DEPTH));
+    let load = LoadArgs { workload: Workload::Load, rate: None, duration: None, warmup: None, ..load.clone() };
+    let report = run::run(&LoadArgs { pipeline, ..load }, stop)?;
+    if report.operations < keys {
+        let why: Vec<&str> = report.errors.values().map(|error| error.sample.as_str()).collect();
+        let Report { operations, .. } = report;
+        return Err(Error::Servers(format!("{} took {operations} of {keys} keys: {}", side.name, why.join("; "))));
     }
-    Ok(interrupted)
+    Ok(())
+}
+
+/// Waits until each of a side's servers gives an answer to what is like the load.
+pub(crate) fn wait_until_ready(side: &mut Side, load: &LoadArgs, stop: &Arc<AtomicBool>) -> Result<(), Error> {
+    let deadline = Instant::now() + START_MAX;
+    let mut last = String::new();
+    while Instant::now() < deadline {
+        if stop.load(Ordering::Relaxed) {
+            return Err(Error::Interrupted);
+        }
+        side.check_running()?;
+        if side.is_whole() {
+            let each = side.addresses.len() as u64;
+            let once = LoadArgs { operations: Some(each), connections: each, duration: None, ..load.clone() };
+            let once = LoadArgs { workload: Workload::Get, warmup: Some(Duration::ZERO), rate: None, ..once };
+            let once = LoadArgs { threads: 1, quiet: true, server_pids: Vec::new(), ..once };
+            match run::run(&once, stop) {
+                Ok(report) if report.errors.is_empty() && report.operations == each => return Ok(()),
+                Ok(report) => {
+                    last = report.errors.into_values().map(|error| error.sample).next().unwrap_or_default();
+                }
+                Err(Error::Servers(text)) => last = text,
+                Err(error) => return Err(error),
+            }
+        }
+        thread::sleep(TICK);
+    }
+    Err(Error::Servers(format!("{} does not serve after {} s: {last}", side.name, START_MAX.as_secs())))
 }
 
 /// A directory for everything, removed at the end. On a real disk: what is durable in memory costs nothing.
-fn place(dir: Option<&Path>) -> Result<TempDir, Error> {
+pub(crate) fn place(dir: Option<&Path>) -> Result<TempDir, Error> {
     let parent = match (dir, env::var_os("TMPDIR")) {
         (Some(dir), _) => dir.to_owned(),
         (None, Some(dir)) => PathBuf::from(dir),
@@ -369,7 +357,7 @@ fn place(dir: Option<&Path>) -> Result<TempDir, Error> {
     if rustix::fs::statfs(&parent).map_err(|error| cannot(error.into()))?.f_type == IN_MEMORY {
         return Err(Error::Usage(format!("{shown} lies in memory: give a directory on a disk by --dir")));
     }
-    tempfile::Builder::new().prefix("quorate-compare-").tempdir_in(&parent).map_err(cannot)
+    tempfile::Builder::new().prefix("quorate-bench-").tempdir_in(&parent).map_err(cannot)
 }
 
 #[cfg(test)]
@@ -390,7 +378,7 @@ mod tests {
             ("compare --keys 0", "--keys"),
             ("compare --threads 33", "--threads"),
         ] {
-            let Err(Error::Usage(text)) = run(&compare(line)) else { panic!("{line} is refused") };
+            let Err(Error::Usage(text)) = run(&compare(line), &Arc::default()) else { panic!("{line} is refused") };
             assert!(text.contains(expected), "{line}: {text}");
         }
         for line in ["compare --peer postgres", "compare --rounds 0", "compare --rate 0", "compare --duration 5"] {

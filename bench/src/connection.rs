@@ -36,7 +36,7 @@ pub(crate) struct Connection {
     /// Bytes to send; those before `sent` have gone.
     out: Vec<u8>,
     sent: usize,
-    /// The beginning of an answer whose end has not come.
+    /// What came and is not used up yet: the beginning of an answer, or of a frame.
     partial: Vec<u8>,
     /// Oldest first.
     under_way: VecDeque<UnderWay>,
@@ -209,7 +209,10 @@ impl Connection {
         loop {
             let oldest = self.under_way.front().map(|oldest| oldest.operation.step);
             match self.protocol.decode(&input[at..], oldest) {
-                Ok(None) => break,
+                Ok(None) => {
+                    at += self.protocol.take_parsed();
+                    break;
+                }
                 Ok(Some(answer)) => {
                     at += answer.length;
                     if let Some(request) = take(&mut self.under_way, answer.id) {

@@ -12,6 +12,7 @@ use std::{
     io,
     os::unix::fs::OpenOptionsExt,
     path::{Path, PathBuf},
+    sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
 };
 
@@ -32,13 +33,13 @@ use crate::{
 const FILE_BYTES: usize = 64 << 20;
 const ZERO_BYTES: usize = 1 << 20;
 
-/// The disk alone.
+/// Where the machine is measured, and for how long.
 #[derive(Parser, Clone, Debug)]
 pub struct DiskArgs {
     /// A directory on the disk; a file of 64 MiB is made there and removed again.
     #[arg(default_value = ".")]
     pub dir: PathBuf,
-    /// How long each way of writing is measured.
+    /// How long each row is measured.
     #[arg(long, default_value = "3s", value_parser = duration)]
     pub duration: Duration,
     /// Print JSON.
@@ -70,17 +71,37 @@ pub(crate) enum Way {
     Read,
 }
 
+/// How long something is measured: so long, or until it is told to stop.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Span<'a> {
+    pub(crate) duration: Duration,
+    pub(crate) stop: &'a AtomicBool,
+}
+
+impl Span<'_> {
+    pub(crate) fn is_over(self, elapsed: Duration) -> bool {
+        elapsed >= self.duration || self.stop.load(Ordering::Relaxed)
+    }
+
+    /// An error if it was told to stop: what was measured is not what was asked for.
+    pub(crate) fn check(self) -> Result<(), Error> {
+        if self.stop.load(Ordering::Relaxed) { Err(Error::Interrupted) } else { Ok(()) }
+    }
+}
+
 /// Measures the disk.
 ///
 /// # Errors
 /// When the directory cannot be written with O_DIRECT, or io_uring is missing.
-pub(crate) fn run(args: &DiskArgs) -> Result<DiskReport, Error> {
+pub(crate) fn run(args: &DiskArgs, stop: &AtomicBool) -> Result<DiskReport, Error> {
     let load_average = process::load_average();
+    let span = Span { duration: args.duration, stop };
     let ways = [("O_DSYNC write", Way::Dsync), ("write, fdatasync", Way::Fdatasync), ("random read", Way::Read)];
     let latencies = with_file(&args.dir, |path| {
-        let row = |(name, way)| Ok(Latency::of(name, &measure(path, way, 1, args.duration)?));
+        let row = |(name, way)| Ok(Latency::of(name, &measure(path, way, 1, span)?));
         ways.into_iter().map(row).collect()
     })?;
+    span.check()?;
     Ok(DiskReport { dir: args.dir.clone(), latencies, load_average, as_json: args.json })
 }
 
@@ -108,7 +129,7 @@ fn zero(path: &Path) -> io::Result<()> {
 }
 
 /// Keeps `depth` operations of 4 KiB, O_DIRECT, under way on a file made by [`with_file`].
-pub(crate) fn measure(path: &Path, way: Way, depth: usize, duration: Duration) -> io::Result<Histogram<u64>> {
+pub(crate) fn measure(path: &Path, way: Way, depth: usize, span: Span<'_>) -> io::Result<Histogram<u64>> {
     let file = open(path, libc::O_DIRECT | if way == Way::Dsync { libc::O_DSYNC } else { 0 })?;
     let mut lanes = Lanes::new(file, depth, BLOCK_BYTES)?;
     let mut random = Random::new(1, 0);
@@ -141,7 +162,7 @@ pub(crate) fn measure(path: &Path, way: Way, depth: usize, duration: Duration) -
         }
         let now = Instant::now();
         latency.saturating_record((now - started[lane]).as_nanos() as u64);
-        if now - begun < duration {
+        if !span.is_over(now - begun) {
             started[lane] = now;
             lanes.start(lane, next());
         } else {
@@ -175,9 +196,12 @@ mod tests {
     fn the_disk_is_measured_and_nothing_stays_behind() {
         let dir = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
         let args = DiskArgs { dir: dir.path().to_owned(), duration: Duration::from_millis(20), json: false };
-        let report = run(&args).unwrap();
+        let report = run(&args, &AtomicBool::new(false)).unwrap();
         assert_eq!(report.latencies.len(), 3);
         assert!(report.latencies.iter().all(|row| row.count > 0 && row.p50_us > 1.0), "{report}");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+        let args = DiskArgs { duration: Duration::from_secs(3600), ..args };
+        assert!(matches!(run(&args, &AtomicBool::new(true)), Err(Error::Interrupted)));
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     }
 }

@@ -10,15 +10,16 @@ use std::{
     fmt, io,
     net::{Ipv4Addr, TcpListener, TcpStream},
     path::PathBuf,
+    sync::atomic::AtomicBool,
     thread,
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use crate::{
-    disk::{self, DiskArgs, Way},
+    disk::{self, DiskArgs, Span, Way},
     lanes::{Lanes, Operation, expect_moved},
     process,
     random::Random,
@@ -65,8 +66,9 @@ pub struct Floor {
 ///
 /// # Errors
 /// When the directory cannot be written with O_DIRECT, or io_uring or loopback is missing.
-pub fn floor(args: &DiskArgs) -> Result<FloorReport, Error> {
+pub(crate) fn run(args: &DiskArgs, stop: &AtomicBool) -> Result<FloorReport, Error> {
     let before = process::load_average();
+    let span = Span { duration: args.duration, stop };
     let on_disk = [
         ("commit, 1 under way", Way::Dsync, 1),
         ("commit, 4 under way", Way::Dsync, 4),
@@ -74,13 +76,14 @@ pub fn floor(args: &DiskArgs) -> Result<FloorReport, Error> {
         ("read, 32 under way", Way::Read, 32),
     ];
     let mut floors = disk::with_file(&args.dir, |path| {
-        let row = |(name, way, depth)| Floor::of(name, || disk::measure(path, way, depth, args.duration));
+        let row = |(name, way, depth)| Floor::of(name, || disk::measure(path, way, depth, span));
         on_disk.into_iter().map(row).collect::<io::Result<Vec<_>>>()
     })?;
     for (name, bytes) in [("round trip, 100 B", 100), ("round trip, 1 KiB", 1024)] {
-        let row = Floor::of(name, || round_trips(bytes, args.duration));
+        let row = Floor::of(name, || round_trips(bytes, span));
         floors.push(row.map_err(|error| Error::Machine(format!("cannot measure loopback: {error}")))?);
     }
+    span.check()?;
     let load_average = [before, process::load_average()];
     Ok(FloorReport { dir: args.dir.clone(), floors, load_average, as_json: args.json })
 }
@@ -109,20 +112,20 @@ const SEND: usize = 0;
 const RECEIVE: usize = 1;
 
 /// One message goes there and back at a time, on one connection, between two threads.
-fn round_trips(bytes: usize, duration: Duration) -> io::Result<Histogram<u64>> {
+fn round_trips(bytes: usize, span: Span<'_>) -> io::Result<Histogram<u64>> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
     let here = TcpStream::connect(listener.local_addr()?)?;
     let (there, _) = listener.accept()?;
     thread::scope(|scope| {
         let echoing = scope.spawn(|| echo(there, bytes));
         // The connection closes with it, which ends the echo, whatever happened.
-        let measured = ping(here, bytes, duration);
+        let measured = ping(here, bytes, span);
         let echoed = echoing.join().expect("the echo does not panic");
         measured.and_then(|latency| echoed.map(|()| latency))
     })
 }
 
-fn ping(stream: TcpStream, bytes: usize, duration: Duration) -> io::Result<Histogram<u64>> {
+fn ping(stream: TcpStream, bytes: usize, span: Span<'_>) -> io::Result<Histogram<u64>> {
     stream.set_nodelay(true)?;
     let mut lanes = Lanes::new(stream, 2, bytes)?;
     let mut random = Random::new(2, 0);
@@ -145,7 +148,7 @@ fn ping(stream: TcpStream, bytes: usize, duration: Duration) -> io::Result<Histo
             }
             random.fill(lanes.buffer_mut(SEND));
         }
-        if begun.elapsed() >= duration {
+        if span.is_over(begun.elapsed()) {
             return Ok(latency);
         }
     }
@@ -201,17 +204,26 @@ impl fmt::Display for Floor {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use std::fs;
+    use std::{fs, sync::Arc};
+
+    use clap::Parser;
+    use serde_json::Value;
+
+    use crate::Args;
 
     #[test]
     fn every_lower_bound_is_measured_and_nothing_stays_behind() {
         let dir = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
-        let args = DiskArgs { dir: dir.path().to_owned(), duration: Duration::from_millis(30), json: false };
-        let report = floor(&args).unwrap();
-        assert_eq!(report.floors.len(), 6);
-        for row in &report.floors {
-            assert!(row.count > 0 && row.p50_us > 1.0 && row.p50_us <= row.max_us && row.per_second > 0.0, "{report}");
+        let place = dir.path().to_str().unwrap();
+        let args = Args::try_parse_from(["bench", "floor", place, "--duration", "30ms", "--json"]).unwrap();
+        let printed = crate::run(&args, &Arc::default()).unwrap().to_string();
+        let report: Value = serde_json::from_str(&printed).unwrap();
+        let rows = report["floors"].as_array().unwrap();
+        assert_eq!(rows.len(), 6);
+        for row in rows {
+            let number = |name: &str| row[name].as_f64().unwrap();
+            let (p50, max) = (number("p50_us"), number("max_us"));
+            assert!(number("count") > 0.0 && number("per_second") > 0.0 && p50 > 1.0 && p50 <= max, "{printed}");
         }
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     }

@@ -14,7 +14,9 @@ mod disk;
 mod floor;
 mod lanes;
 mod ledger;
+mod paper;
 mod phase;
+pub mod plot;
 mod popularity;
 mod process;
 mod progress;
@@ -28,13 +30,17 @@ mod value;
 mod worker;
 mod workload;
 
-use std::fmt;
+use std::{
+    fmt,
+    sync::{Arc, atomic::AtomicBool},
+};
 
 pub use args::{Args, Command, LoadArgs, TargetKind};
 pub use compare::{BoundArgs, Choice, CompareArgs, Compared, Comparison, Figure, Round, Run, Skipped, Spread};
 pub use disk::{DiskArgs, DiskReport};
-pub use floor::{Floor, FloorReport, floor};
+pub use floor::{Floor, FloorReport};
 pub use ledger::Verdict;
+pub use paper::{Beside, PaperArgs, PaperFigure, PaperReport, Placement, paper};
 pub use popularity::Shape;
 pub use process::Used;
 pub use protocol::Durability;
@@ -50,8 +56,12 @@ pub enum Outcome {
     Load(Box<Report>),
     /// Of the disk alone.
     Disk(DiskReport),
+    /// Of what the machine can do at best.
+    Floor(FloorReport),
     /// Of Quorate beside others.
     Comparison(Box<Comparison>),
+    /// Of Quorate beside the Dynamo paper.
+    Paper(PaperReport),
 }
 
 impl Outcome {
@@ -60,7 +70,7 @@ impl Outcome {
     pub fn passed(&self) -> bool {
         match self {
             Self::Load(report) => report.passed(),
-            Self::Disk(_) => true,
+            Self::Disk(_) | Self::Floor(_) | Self::Paper(_) => true,
             Self::Comparison(comparison) => comparison.passed(),
         }
     }
@@ -71,20 +81,29 @@ impl fmt::Display for Outcome {
         match self {
             Self::Load(report) => report.fmt(f),
             Self::Disk(report) => report.fmt(f),
+            Self::Floor(report) => report.fmt(f),
             Self::Comparison(comparison) => comparison.fmt(f),
+            Self::Paper(report) => report.fmt(f),
         }
     }
 }
 
-/// Measures what `args` ask for.
+/// Measures what `args` ask for, all but the paper's figures, which are [`paper()`]'s; once `stop` is set it ends soon, with
+/// [`Error::Interrupted`].
 ///
 /// # Errors
 /// When it cannot be run; servers that fail while they are measured are part of the outcome.
-pub fn run(args: &Args) -> Result<Outcome, Error> {
+pub fn run(args: &Args, stop: &Arc<AtomicBool>) -> Result<Outcome, Error> {
     match &args.command {
-        Some(Command::Disk(disk)) => disk::run(disk).map(Outcome::Disk),
-        Some(Command::Compare(compare)) => compare::run(compare).map(|result| Outcome::Comparison(Box::new(result))),
+        Some(Command::Disk(disk)) => disk::run(disk, stop).map(Outcome::Disk),
+        Some(Command::Floor(floor)) => floor::run(floor, stop).map(Outcome::Floor),
+        Some(Command::Compare(compare)) => {
+            compare::run(compare, stop).map(|result| Outcome::Comparison(Box::new(result)))
+        }
+        Some(Command::Paper(_)) => {
+            Err(Error::Usage("the ring that ships is not in here: ask `quorate bench paper`".to_owned()))
+        }
         Some(Command::Bound(bound)) => Err(compare::become_bound(bound)),
-        None => run::run(&args.load).map(|report| Outcome::Load(Box::new(report))),
+        None => run::run(&args.load, stop).map(|report| Outcome::Load(Box::new(report))),
     }
 }

@@ -122,7 +122,7 @@ impl Protocol {
     }
 
     /// The first answer in `input`, if it is whole. `oldest` is the step of the oldest request without an answer. Ask
-    /// again with the same bytes and those that follow.
+    /// again with the same bytes, but for [`Protocol::take_parsed`] of them, and those that follow.
     ///
     /// # Errors
     /// When these bytes are no answer: the connection is of no use any more.
@@ -137,6 +137,12 @@ impl Protocol {
             Self::Memcached(memcached) => memcached.decode(input, oldest),
             Self::Etcd(etcd) => etcd.decode(input),
         }
+    }
+
+    /// After [`Protocol::decode`] gave nothing: how many bytes at the beginning of its input are used up all the same, by
+    /// answers to several requests that come in pieces, and by what is no answer.
+    pub(crate) fn take_parsed(&mut self) -> usize {
+        if let Self::Etcd(etcd) = self { etcd.take_parsed() } else { 0 }
     }
 
     /// What the server shall have besides requests, after it was listened to.

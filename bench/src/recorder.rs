@@ -45,6 +45,8 @@ pub(crate) struct Recorder {
     pub late: Histogram<u64>,
     /// Gets that found nothing.
     pub absent: u64,
+    /// Gets that found one value, two, three, and more.
+    pub versions: [u64; 4],
     pub errors: BTreeMap<String, ErrorCount>,
     /// Operations that should have been sent before the end and were not.
     pub missed: u64,
@@ -70,6 +72,7 @@ impl Recorder {
             failed: histogram(),
             late: histogram(),
             absent: 0,
+            versions: [0; 4],
             errors: BTreeMap::new(),
             missed: 0,
             last: 0,
@@ -85,6 +88,14 @@ impl Recorder {
         if measured {
             self.latency[kind.index()].saturating_record(latency_ns);
             self.last = self.last.max(now);
+        }
+    }
+
+    /// A get found so many values.
+    pub(crate) fn found(&mut self, values: usize) {
+        match values.checked_sub(1) {
+            None => self.absent += 1,
+            Some(more) => self.versions[more.min(self.versions.len() - 1)] += 1,
         }
     }
 
@@ -124,6 +135,7 @@ impl Recorder {
         self.failed.add(&other.failed).expect("same bounds");
         self.late.add(&other.late).expect("same bounds");
         self.absent += other.absent;
+        self.versions.iter_mut().zip(other.versions).for_each(|(mine, theirs)| *mine += theirs);
         self.missed += other.missed;
         self.last = self.last.max(other.last);
         for (class, error) in &other.errors {

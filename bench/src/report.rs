@@ -45,6 +45,8 @@ pub struct Report {
     pub failed: u64,
     /// Gets that found nothing.
     pub absent: u64,
+    /// Gets that found one value, two, three, and more.
+    pub versions: [u64; 4],
     /// Operations of an open loop that could not even be begun in time.
     pub missed: u64,
     /// Latencies per kind of operation, those that failed, and how late the generator began.
@@ -197,6 +199,7 @@ impl Report {
             operations_per_second: operations as f64 / seconds,
             failed: recorder.failed.len(),
             absent: recorder.absent,
+            versions: recorder.versions,
             missed: recorder.missed,
             latencies: histograms.iter().map(|(name, histogram)| Latency::of(name, histogram)).collect(),
             errors: recorder.errors,
@@ -224,6 +227,11 @@ impl Report {
     #[must_use]
     pub fn latency(&self, name: &str) -> Option<&Latency> {
         self.latencies.iter().find(|row| row.name == name)
+    }
+
+    /// All latencies of that name, in nanoseconds.
+    pub(crate) fn histogram(&self, name: &str) -> Option<&Histogram<u64>> {
+        self.histograms.iter().find(|(known, _)| known == name).map(|(_, histogram)| histogram)
     }
 
     /// Writes the report as JSON.

@@ -68,22 +68,15 @@ impl fmt::Display for Error {
 
 impl std::error::Error for Error {}
 
-/// Runs the load, writes the files that were asked for, and reports.
+/// Runs the load, writes the files that were asked for, and reports; once `stop` is set it ends soon, with
+/// [`Error::Interrupted`].
 ///
 /// # Errors
 /// When it cannot be run; servers that fail on the way are part of the report.
-pub(crate) fn run(args: &LoadArgs) -> Result<Report, Error> {
-    run_until(args, Arc::default())
-}
-
-/// The same; once `interrupted` is set it ends soon, with [`Error::Interrupted`].
-///
-/// # Errors
-/// As [`run`].
-pub(crate) fn run_until(args: &LoadArgs, interrupted: Arc<AtomicBool>) -> Result<Report, Error> {
+pub(crate) fn run(args: &LoadArgs, stop: &Arc<AtomicBool>) -> Result<Report, Error> {
     args.check().map_err(Error::Usage)?;
     let servers = find_servers(args)?;
-    let shared = Arc::new(share(args, interrupted)?);
+    let shared = Arc::new(share(args, Arc::clone(stop))?);
     raise_open_files(args.connections * shared.routes.endpoints.len() as u64)?;
     let mut workers = make_workers(args, &shared)?;
     if args.prepare && args.workload != Workload::Load {
@@ -143,7 +136,7 @@ fn find_servers(args: &LoadArgs) -> Result<Option<Servers>, Error> {
     }
 }
 
-fn share(args: &LoadArgs, interrupted: Arc<AtomicBool>) -> Result<Shared, Error> {
+fn share(args: &LoadArgs, stop: Arc<AtomicBool>) -> Result<Shared, Error> {
     let addresses: Result<Vec<SocketAddr>, String> = args.servers.iter().map(|text| route::resolve(text)).collect();
     let addresses = addresses.map_err(Error::Usage)?;
     if addresses.is_empty() {
@@ -167,7 +160,7 @@ fn share(args: &LoadArgs, interrupted: Arc<AtomicBool>) -> Result<Shared, Error>
         values: Values::new(args.seed, args.value_size.clone()),
         keys: Keys::new(args.keys),
         ledger: args.verify.then(|| Ledger::new(number)),
-        interrupted,
+        stop,
     })
 }
 
@@ -311,7 +304,7 @@ impl Watched<'_> {
         for result in results {
             sum.add(&result.map_err(|error| Error::Machine(format!("epoll failed: {error}")))?);
         }
-        if shared.interrupted.load(Ordering::Relaxed) {
+        if shared.stop.load(Ordering::Relaxed) {
             return Err(Error::Interrupted);
         }
         Ok((sum, progress.finish()))
@@ -359,7 +352,7 @@ fn watch(
             moved = (now, progress.operations());
         }
         let stuck = stuck_after.is_some_and(|after| now - moved.0 > (after + HEARD_AFTER).as_nanos() as u64);
-        if stuck || shared.interrupted.load(Ordering::Relaxed) {
+        if stuck || shared.stop.load(Ordering::Relaxed) {
             phase.stop.store(true, Ordering::Relaxed);
         }
     }

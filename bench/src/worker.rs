@@ -62,7 +62,7 @@ pub(crate) struct Shared {
     pub(crate) keys: Keys,
     pub(crate) ledger: Option<Ledger>,
     /// Set from outside to end the run before its time.
-    pub(crate) interrupted: Arc<AtomicBool>,
+    pub(crate) stop: Arc<AtomicBool>,
 }
 
 /// How the servers are spoken to.

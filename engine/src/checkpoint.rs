@@ -24,6 +24,7 @@
 //! Not here: what of the log an image already reflects (`replay`).
 
 use crate::{
+    chore::Chore,
     config::Config,
     disk::{BACKGROUND_CHUNK, BLOCK, Disk, File},
     index::Index,
@@ -189,7 +190,7 @@ impl<D: Disk> Writer<'_, D> {
         self.file.write(Rc::new(buffer), self.flushed).await?;
         self.flushed += length as u64;
         if !self.shared.closing.get() {
-            self.shared.disk.sleep(self.shared.config.background_pause).await;
+            self.shared.disk.sleep(self.shared.chores.pause(Chore::Checkpoint)).await;
         }
         Ok(())
     }
@@ -257,10 +258,12 @@ async fn try_write<D: Disk>(shared: &Shared<D>, clean: bool) -> io::Result<bool>
     let mut image = Vec::new();
     // Later images reflect more.
     let reflected = shared.state.borrow().last_sequence;
+    let underway = shared.chores.begin(Chore::Checkpoint, shared.config.partitions.into());
     for partition in 0..shared.config.partitions {
         if stop() {
             return Ok(false);
         }
+        underway.reached(partition.into());
         image.clear();
         let sequence = {
             let state = shared.state.borrow();
@@ -496,7 +499,7 @@ async fn is_sound<D: Disk>(shared: &Shared<D>, number: u64) -> io::Result<bool> 
         if shared.is_over() {
             break;
         }
-        shared.disk.sleep(shared.config.background_pause).await;
+        shared.disk.sleep(shared.chores.pause(Chore::Scrub)).await;
     }
     Ok(false)
 }

@@ -8,6 +8,7 @@
 //! Not here: which segment (`compaction`).
 
 use crate::{
+    chore::Chore,
     compaction::{self, Candidate, Situation},
     disk::{BACKGROUND_CHUNK, BLOCK, Disk, File},
     frame,
@@ -181,7 +182,10 @@ impl<D: Disk> Compactor<D> {
     async fn scan(&mut self, segment: &Rc<Segment<D>>) -> Result<(), Stop> {
         let mut window = Window { segment, start: START, bytes: Vec::new() };
         let mut at = START;
+        let shared = self.shared.clone();
+        let underway = shared.chores.begin(Chore::Compaction, shared.config.segment_bytes.into());
         while at < self.shared.config.segment_bytes {
+            underway.reached(at.into());
             let header = match self.fill(&mut window, at, BLOCK).await? {
                 Some(bytes) => frame::Header::read(bytes, segment.generation, segment.salt, at),
                 None => None,
@@ -243,7 +247,7 @@ impl<D: Disk> Compactor<D> {
     async fn rest(&self) {
         let pause = {
             let free = self.shared.state.borrow().space.free_count();
-            if free <= RESERVE + 1 { Duration::ZERO } else { self.shared.config.background_pause }
+            if free <= RESERVE + 1 { Duration::ZERO } else { self.shared.chores.pause(Chore::Compaction) }
         };
         if !pause.is_zero() {
             self.shared.disk.sleep(pause).await;
@@ -286,7 +290,7 @@ impl<D: Disk> Compactor<D> {
                 self.batch_bytes += bytes.len();
                 self.batch.push(Survivor { partition, hash: listed.hash, from: place, bytes });
             }
-            shared.disk.sleep(shared.config.background_pause).await;
+            shared.disk.sleep(shared.chores.pause(Chore::Compaction)).await;
             if self.batch_bytes >= BATCH {
                 self.flush().await?;
             }

@@ -25,6 +25,7 @@
 //! Not here: replaying such records (`replay`), which segments wait (`space`).
 
 use crate::{
+    chore::Chore,
     disk::Disk,
     index::KeyHash,
     record::{self, Head, KEY_MAX, Kind},
@@ -68,7 +69,9 @@ impl<D: Disk> Store<D> {
     pub async fn drop_partition(&self, partition: u16) -> Result<Sequence, AppendError> {
         let keys = self.shared.state.borrow().index.partition_len(partition);
         let level = (keys / DROP_KEYS).max(1).ilog2();
+        let underway = self.shared.chores.begin(Chore::Dropping, 1 << level);
         for leaf in 0..1 << level {
+            underway.reached(leaf);
             while let Err(error) = self.drop_leaf(partition, level, leaf) {
                 if error != AppendError::Busy {
                     return Err(error);
@@ -76,7 +79,7 @@ impl<D: Disk> Store<D> {
                 self.shared.disk.sleep(DROP_RETRY).await;
             }
             if leaf + 1 < 1 << level {
-                self.shared.disk.sleep(self.shared.config.background_pause).await;
+                self.shared.disk.sleep(self.shared.chores.pause(Chore::Dropping)).await;
             }
         }
         // Whatever forgot a key of it before counts, too.

@@ -10,6 +10,7 @@
 mod blob;
 pub mod cache;
 mod checkpoint;
+mod chore;
 mod commit;
 pub mod compaction;
 mod compactor;
@@ -36,6 +37,7 @@ mod store;
 pub mod versions;
 
 pub use blob::BLOB_BYTES_MAX;
+pub use chore::{Chore, Progress};
 pub use config::{Config, OpenError};
 pub use scrub::ScrubPosition;
 pub use segment::{Commit, Stream};

@@ -8,7 +8,9 @@
 use crate::{
     blob,
     cache::Cache,
-    checkpoint, commit, compactor,
+    checkpoint,
+    chore::Chores,
+    commit, compactor,
     config::{Config, OpenError},
     disk::{BLOCK, Disk, File},
     frame,
@@ -278,6 +280,7 @@ pub(crate) async fn open<D: Disk>(
     let shared = Rc::new(Shared {
         disk,
         store: config.store,
+        chores: Chores::new(config.background_pause),
         config,
         versions,
         state: RefCell::new(state),
@@ -314,22 +317,22 @@ async fn replay_stream<D: Disk>(
 fn tasks<D: Disk>(shared: &Rc<Shared<D>>) -> Vec<Task> {
     let mut tasks: Vec<Task> = Vec::new();
     for _ in 0..shared.config.commits_in_flight {
-        tasks.push(Box::pin(commit::lane(shared.clone())));
+        tasks.push(Task::new("commit", commit::lane(shared.clone())));
     }
-    tasks.push(Box::pin(commit::idle_sealer(shared.clone())));
-    tasks.push(Box::pin(compactor::watch_idle(shared.clone())));
-    fn background(running: Running, task: impl Future<Output = ()> + 'static) -> Task {
-        Box::pin(async move {
+    tasks.push(Task::new("seal", commit::idle_sealer(shared.clone())));
+    tasks.push(Task::new("idle watch", compactor::watch_idle(shared.clone())));
+    fn background(name: &'static str, running: Running, task: impl Future<Output = ()> + 'static) -> Task {
+        Task::new(name, async move {
             task.await;
             drop(running);
         })
     }
     let enter = || shared.background.enter();
-    tasks.push(background(enter(), preparer::run(shared.clone())));
-    tasks.push(background(enter(), compactor::run(shared.clone())));
-    tasks.push(background(enter(), checkpoint::run(shared.clone())));
+    tasks.push(background("zeroing", enter(), preparer::run(shared.clone())));
+    tasks.push(background("compaction", enter(), compactor::run(shared.clone())));
+    tasks.push(background("checkpoint", enter(), checkpoint::run(shared.clone())));
     if shared.config.scrub_bytes_per_second > 0 {
-        tasks.push(background(enter(), scrub::run(shared.clone())));
+        tasks.push(background("scrub", enter(), scrub::run(shared.clone())));
     }
     tasks
 }

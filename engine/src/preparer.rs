@@ -7,6 +7,7 @@
 //! Not here: how many are wanted (`space`).
 
 use crate::{
+    chore::Chore,
     disk::{BACKGROUND_CHUNK, BLOCK, Disk, File, is_full},
     planted::{Bug, planted},
     record::Salt,
@@ -103,9 +104,15 @@ async fn create<D: Disk>(shared: &Shared<D>) -> io::Result<()> {
     let pause = || {
         // The log is about to run dry: no rest.
         let urgent = shared.state.borrow().space.ready.is_empty();
-        if urgent { Duration::ZERO } else { shared.config.background_pause }
+        if urgent { Duration::ZERO } else { shared.chores.pause(Chore::Zeroing) }
     };
-    let outcome = zero(&shared.disk, slot, length, BACKGROUND_CHUNK, pause, || shared.is_over()).await;
+    let underway = shared.chores.begin(Chore::Zeroing, length.into());
+    let reached = |at| {
+        underway.reached(at);
+        shared.is_over()
+    };
+    let outcome = zero(&shared.disk, slot, length, BACKGROUND_CHUNK, pause, reached).await;
+    drop(underway);
     if outcome.as_ref().is_err_and(is_full) {
         // What could be had of it must not be missing elsewhere, for instance for a checkpoint.
         shared.disk.remove(&segment::name(slot)).await?;
@@ -126,17 +133,17 @@ async fn create<D: Disk>(shared: &Shared<D>) -> io::Result<()> {
 
 /// Makes a slot's file at once: for the first start, when there is nobody to disturb.
 pub(crate) async fn create_at_once<D: Disk>(disk: &D, slot: u32, length: u32) -> io::Result<()> {
-    zero(disk, slot, length, FIRST_CHUNK, || Duration::ZERO, || false).await.map(|_| ())
+    zero(disk, slot, length, FIRST_CHUNK, || Duration::ZERO, |_| false).await.map(|_| ())
 }
 
-/// Fills a slot's file with zeros, durably. False when it was told to stop.
+/// Fills a slot's file with zeros, durably. False when `stop` said so, which is asked before each chunk with what is done.
 async fn zero<D: Disk>(
     disk: &D,
     slot: u32,
     length: u32,
     chunk: usize,
     pause: impl Fn() -> Duration,
-    stop: impl Fn() -> bool,
+    stop: impl Fn(u64) -> bool,
 ) -> io::Result<bool> {
     let file = disk.open(&segment::name(slot), false).await?;
     // First of all asks for the room, so that a full disk says so before anything is written.
@@ -144,7 +151,7 @@ async fn zero<D: Disk>(
     let zeros = Rc::new(disk.buffer(chunk));
     let mut at = 0;
     while at < length as usize {
-        if stop() {
+        if stop(at as u64) {
             return Ok(false);
         }
         let left = length as usize - at;

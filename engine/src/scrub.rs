@@ -13,6 +13,7 @@
 
 use crate::{
     checkpoint,
+    chore::Chore,
     disk::{BACKGROUND_CHUNK, BLOCK, Disk, File},
     index::Listed,
     record,
@@ -50,17 +51,21 @@ pub(crate) async fn run<D: Disk>(shared: Rc<Shared<D>>) {
     let rate = shared.config.scrub_bytes_per_second;
     let (disk, store) = (shared.disk.clone(), Store { shared: shared.clone() });
     let mut at = ScrubPosition::default();
+    let mut pass = None;
     while !shared.is_over() {
+        let slots = shared.state.borrow().space.slots.len() as u64;
+        pass.get_or_insert_with(|| shared.chores.begin(Chore::Scrub, slots)).reached(at.segment.into());
         let before = shared.counters.scrub_read_bytes.get();
         let next = store.scrub_step(at, 1).await;
         at = next.unwrap_or_default();
         if next.is_none() {
             checkpoint::scrub(&shared).await;
+            pass = None;
         }
         count(&shared.counters.scrub_passes, u64::from(next.is_none()));
         // A step that found nothing to read rests, too.
         let bytes = (shared.counters.scrub_read_bytes.get() - before).max(BACKGROUND_CHUNK as u64);
-        let mut rest = Duration::from_secs_f64(bytes as f64 / rate as f64);
+        let mut rest = Duration::from_secs_f64(bytes as f64 / rate as f64) * shared.chores.stretch(Chore::Scrub);
         while !rest.is_zero() && !shared.is_over() {
             let nap = rest.min(NAP_MAX);
             disk.sleep(nap).await;
@@ -132,7 +137,7 @@ impl<D: Disk> Store<D> {
                 };
                 if looked >= LIST_SLICE {
                     looked = 0;
-                    self.shared.disk.sleep(self.shared.config.background_pause).await;
+                    self.shared.disk.sleep(self.shared.chores.pause(Chore::Scrub)).await;
                 }
             }
         }
@@ -226,7 +231,7 @@ impl<D: Disk> Store<D> {
             let length = BACKGROUND_CHUNK.min(end as usize - position);
             let read = segment.file.read(position as u64, length).await;
             count(&self.shared.counters.scrub_read_bytes, length as u64);
-            self.shared.disk.sleep(self.shared.config.background_pause).await;
+            self.shared.disk.sleep(self.shared.chores.pause(Chore::Scrub)).await;
             bytes.extend_from_slice(&read.ok().filter(|read| read.len() == length)?);
         }
         Some(bytes)

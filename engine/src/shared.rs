@@ -5,8 +5,8 @@
 //! Not here: what any of them does with it.
 
 use crate::{
-    cache::Cache, config::Config, disk::Disk, index::Index, log::Log, scrub::Listing, signal::Signal, space::Space,
-    statistics::Counters, store::AppendError, versions::Versions,
+    cache::Cache, chore::Chores, config::Config, disk::Disk, index::Index, log::Log, scrub::Listing, signal::Signal,
+    space::Space, statistics::Counters, store::AppendError, versions::Versions,
 };
 use std::{
     cell::{Cell, RefCell},
@@ -114,6 +114,8 @@ pub(crate) struct Shared<D: Disk> {
     /// Background tasks that must have ended before the store is closed.
     pub(crate) background: Rc<Background>,
     pub(crate) counters: Counters,
+    /// How fast background work goes.
+    pub(crate) chores: Chores,
     /// What the scrub is about to read.
     pub(crate) scrub: RefCell<Listing>,
 }

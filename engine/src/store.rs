@@ -9,6 +9,7 @@
 
 use crate::{
     blob,
+    chore::{Chore, Progress},
     config::{Config, OpenError},
     disk::{BLOCK, Disk, File},
     index::{Entry, Index, KeyHash, Listed, Place},
@@ -34,7 +35,30 @@ pub enum Watermark {
 }
 
 /// A background task of the store.
-pub type Task = Pin<Box<dyn Future<Output = ()>>>;
+pub struct Task {
+    name: &'static str,
+    work: Pin<Box<dyn Future<Output = ()>>>,
+}
+
+impl Task {
+    pub(crate) fn new(name: &'static str, work: impl Future<Output = ()> + 'static) -> Self {
+        Self { name, work: Box::pin(work) }
+    }
+
+    /// What it does, in a word or two.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+}
+
+impl Future for Task {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut std::task::Context<'_>) -> std::task::Poll<()> {
+        self.work.as_mut().poll(context)
+    }
+}
 
 /// What [`Store::open`] gives.
 pub struct Opened<D: Disk> {
@@ -464,6 +488,17 @@ impl<D: Disk> Store<D> {
     /// The disk's; `InvalidData` when the file is corrupt.
     pub async fn load_blob(&self, name: &str) -> io::Result<Option<Vec<u8>>> {
         blob::load(&self.shared.disk, name).await
+    }
+
+    /// From now on this work rests so many times as long, at least once.
+    pub fn set_stretch(&self, chore: Chore, factor: u32) {
+        self.shared.chores.set_stretch(chore, factor);
+    }
+
+    /// How far this work is; `None` when there is nothing to do.
+    #[must_use]
+    pub fn chore_progress(&self, chore: Chore) -> Option<Progress> {
+        self.shared.chores.progress(chore)
     }
 
     /// Makes everything durable, writes a checkpoint so that the next start is fast, and lets the background tasks end.

@@ -442,6 +442,11 @@ impl AntiEntropy {
         self.exchanges.values().filter_map(Exchange::next_timeout).chain(next).min()
     }
 
+    /// From now on objects go so many times as slowly.
+    pub fn set_stretch(&mut self, factor: u32) {
+        self.shared.pace.set_stretch(factor);
+    }
+
     /// Counts since the start.
     #[must_use]
     pub fn statistics(&self) -> Statistics {

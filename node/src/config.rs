@@ -18,7 +18,7 @@ use std::{
 };
 
 pub use error::ConfigError;
-pub use limits::{Commit, Limits, Store};
+pub use limits::{Commit, Limits, ServiceLevel, Store};
 pub use members::Member;
 use quorate_net::{bounds, id::NodeId};
 use section::{Document, Section};
@@ -42,6 +42,8 @@ pub struct Config {
     pub cluster: Cluster,
     /// The bounds on what clients may ask for.
     pub limits: Limits,
+    /// What requests are promised.
+    pub service_level: ServiceLevel,
     /// This node's cores, by number.
     pub cores: Vec<Core>,
 }
@@ -90,7 +92,7 @@ impl Config {
     /// The first thing in it that is wrong, with its line.
     pub fn parse(text: &str) -> Result<Self, ConfigError> {
         let mut document = Document::parse(text)?;
-        let mut root = document.root(&["node", "cluster", "limits", "store", "core"])?;
+        let mut root = document.root(&["node", "cluster", "limits", "slo", "store", "core"])?;
         let mut node = root.table("node", &["id", "data", "insecure", "join"])?;
         let mut cluster = root
             .table("cluster", &["name", "secret", "partitions", "replicas", "read_quorum", "write_quorum", "node"])?;
@@ -100,10 +102,11 @@ impl Config {
         let (id, own) = own_member(&mut node, &members)?;
         let data = PathBuf::from(node.text("data")?.unwrap_or_else(|| "data".into()));
         let limits = limits::read_limits(&mut root)?;
+        let service_level = limits::read_service_level(&mut root)?;
         let store = limits::read_store(&mut root, &limits)?;
         let cores = read_cores(&mut root, own.cores, &data, &store)?;
         let cluster = read_cluster(&mut cluster, members)?;
-        Ok(Self { node: id, join, data, cluster, limits, cores })
+        Ok(Self { node: id, join, data, cluster, limits, service_level, cores })
     }
 
     /// The same, with relative paths taken from `directory` (the one that the file lies in).

@@ -19,6 +19,7 @@ mod healing;
 mod hints;
 mod log;
 mod owners;
+mod pacing;
 mod puts;
 mod replicas;
 mod transfers;
@@ -52,8 +53,10 @@ use exchanges::StoreTree;
 pub use exchanges::key_hash;
 use log::Log;
 pub use log::{HINT_PREFIX, HintStore, LogId};
+pub use pacing::Underway as Background;
 
 use crate::{
+    admission::Admission,
     anti_entropy::{self, AntiEntropy},
     clock::{Instant, Now},
     context::Sealer,
@@ -63,6 +66,7 @@ use crate::{
     membership::{Contact, GossipConfig, Membership, Start, state::ClusterState},
     object::{Object, VersionHash},
     reaper::{self, Reaper},
+    recorder::{Kind, Recorder, Stage, Trace},
     ring::Ring,
     summary::ActorTable,
     tokens::Tokens,
@@ -101,6 +105,10 @@ pub struct Settings {
     pub siblings_max: usize,
     /// The most requests and loads under way at once.
     pub operations_max: usize,
+    /// Of a thousand requests one may take longer.
+    pub service_level: Duration,
+    /// Whether background work is held back while more do.
+    pub admission: bool,
     /// Q.
     pub partitions: u16,
     /// N.
@@ -153,6 +161,8 @@ pub struct Statistics {
     pub overloads: u64,
     /// Gets whose replicas did not agree.
     pub divergent: u64,
+    /// Gets whose later answers told of more than was answered.
+    pub stale: u64,
     /// Objects sent to replicas that lacked them, because a get had seen so.
     pub repairs: u64,
     /// Tombstones forgotten because they were proven to be everywhere.
@@ -220,7 +230,18 @@ pub struct Core<D: Disk> {
     reaper: Reaper,
     /// Versions that are being read, to forget their past.
     forgetting: AHashMap<u64, (u16, KeyVersion)>,
+    recorder: Recorder,
+    admission: Admission,
     statistics: Statistics,
+}
+
+/// A request that this core works on, apart from what it asks: who waits for the answer, until when, and what happened so far.
+#[derive(Clone, Copy)]
+struct Call {
+    reply_to: ReplyTo,
+    deadline: Instant,
+    partition: u16,
+    trace: Trace,
 }
 
 /// A request that this core works on.
@@ -232,7 +253,7 @@ enum Underway {
 
 /// What to do when a body was read.
 enum Load {
-    Put(puts::PutJob),
+    Put(Box<puts::PutJob>),
     Get { operation: u64 },
     Replicate(replicas::ReplicateJob),
     Probe(replicas::ProbeJob),
@@ -284,6 +305,8 @@ impl<D: Disk> Core<D> {
         let first_hint = incarnation.wrapping_add(1 << 63);
         let handoff = HintedHandoff::new(settings.hints.clone(), ring.clone(), first_hint, &StoreTree::of(&hints));
         let reaper = Reaper::new(settings.reaper.clone(), (ring.clone(), ring_stamp), now, incarnation);
+        let recorder = Recorder::new(now, settings.service_level);
+        let admission = Admission::new(now, settings.admission);
         let mut core = Self {
             settings,
             ring,
@@ -318,6 +341,8 @@ impl<D: Disk> Core<D> {
             filled: true,
             reaper,
             forgetting: AHashMap::new(),
+            recorder,
+            admission,
             statistics: Statistics::default(),
         };
         let surplus = core.surplus();
@@ -327,9 +352,11 @@ impl<D: Disk> Core<D> {
         core
     }
 
-    /// A client of this core asks.
-    pub fn handle_request(&mut self, now: Now, client: u64, request: Request, out: &mut Vec<Effect>) {
-        self.request(now, Origin::Client(client), request, out);
+    /// A client of this core asks. The request came in at `arrived`, and had to wait since.
+    pub fn handle_request(&mut self, now: Now, arrived: Instant, client: u64, request: Request, out: &mut Vec<Effect>) {
+        let mut trace = Trace::new(arrived);
+        trace.mark(now.instant, Stage::Queue);
+        self.request(now, trace, Origin::Client(client), request, out);
         self.settle(now, out);
     }
 
@@ -343,7 +370,7 @@ impl<D: Disk> Core<D> {
         }
         match message {
             ArchivedMessage::Request(request) => match rkyv::deserialize::<Request, rkyv::rancor::Error>(request) {
-                Ok(request) => self.request(now, Origin::Peer(from), request, out),
+                Ok(request) => self.request(now, Trace::new(now.instant), Origin::Peer(from), request, out),
                 Err(_) => self.statistics.malformed += 1,
             },
             ArchivedMessage::Reply(reply) => self.forwarded_reply(now, from, reply, out),
@@ -364,7 +391,7 @@ impl<D: Disk> Core<D> {
         let Some((log, job)) = self.loads.remove(&load) else { return };
         self.look_for_damage(now, out);
         match job {
-            Load::Put(job) => self.put_loaded(now, log, job, loaded, out),
+            Load::Put(job) => self.put_loaded(now, log, *job, loaded, out),
             Load::Get { operation } => self.own_loaded(now, log, operation, loaded, out),
             Load::Replicate(job) => self.replicate_job(now, log, job, loaded, out),
             Load::Probe(job) => self.probe_loaded(log, &job, loaded, out),
@@ -408,7 +435,8 @@ impl<D: Disk> Core<D> {
     pub fn handle_actor(&mut self, now: Now, incarnation: u64, out: &mut Vec<Effect>) {
         self.actor = Some(Actor::new(self.settings.me, incarnation));
         self.counter = 0;
-        for job in std::mem::take(&mut self.deferred) {
+        for mut job in std::mem::take(&mut self.deferred) {
+            job.call.trace.mark(now.instant, Stage::Actor);
             self.put(now, job, None, out);
         }
     }
@@ -463,6 +491,7 @@ impl<D: Disk> Core<D> {
         self.gossip_on(now, out);
         self.transfer_on(now, out);
         self.reap_on(now, out);
+        self.pace_on(now);
         if self.anti_entropy.next_timeout().is_some_and(|at| at <= now.instant) {
             self.exchange(now, out, |exchanges, tree, actions| exchanges.handle_timeout(now.instant, tree, actions));
         }
@@ -471,20 +500,22 @@ impl<D: Disk> Core<D> {
                 break;
             }
             self.deadlines.pop();
-            let answer = match self.operations.remove(&number) {
-                Some(Underway::Put(mut put)) => put.coordinator.handle_timeout(),
+            match self.operations.remove(&number) {
+                Some(Underway::Put(mut put)) => {
+                    if let Some(outcome) = put.coordinator.handle_timeout() {
+                        self.finish(now, Kind::Put, &put.call, put.key.encoded(), outcome, out);
+                    }
+                }
                 Some(Underway::Get(mut get)) => {
-                    let answer = get.coordinator.handle_timeout();
+                    if let Some(outcome) = get.coordinator.handle_timeout() {
+                        self.finish(now, Kind::Get, &get.call, get.key.encoded(), outcome, out);
+                    }
                     self.repair(&get, out);
-                    answer
                 }
                 Some(Underway::Forward(forward)) => {
-                    Some((forward.reply_to, Outcome::Failed(Failure::Timeout { acks: 0, needed: 1 })))
+                    self.finish_forward(now, &forward, Outcome::Failed(forwards::MAYBE_DONE), out);
                 }
-                None => None,
-            };
-            if let Some((reply_to, outcome)) = answer {
-                self.answer(reply_to, outcome, out);
+                None => {}
             }
         }
         self.hand_off_on(now, out);
@@ -496,12 +527,13 @@ impl<D: Disk> Core<D> {
 
     /// An operation takes long: whom it waits for is late, others are asked in the place of those.
     fn lose_patience(&mut self, now: Now, number: u64, out: &mut Vec<Effect>) {
-        let late = match self.operations.get_mut(&number) {
-            Some(Underway::Put(put)) => put.coordinator.handle_silence(),
-            Some(Underway::Get(get)) => get.coordinator.handle_silence(),
-            Some(Underway::Forward(forward)) => forward.asked.last().copied().into_iter().collect(),
-            None => return,
+        let Some(operation) = self.operations.get_mut(&number) else { return };
+        let (call, late) = match operation {
+            Underway::Put(put) => (&mut put.call, put.coordinator.handle_silence()),
+            Underway::Get(get) => (&mut get.call, get.coordinator.handle_silence()),
+            Underway::Forward(forward) => (&mut forward.call, forward.asked.last().copied().into_iter().collect()),
         };
+        call.trace.mark(now.instant, Stage::Patience);
         for peer in late {
             self.late.insert(peer);
             self.contact(now, peer, Contact::TimedOut, out);
@@ -534,6 +566,7 @@ impl<D: Disk> Core<D> {
             self.transfer.next_timeout(),
             self.reaper.next_timeout(),
             self.unhealed.next_timeout(),
+            Some(self.admission.next_timeout()),
         ];
         [deadline, patience, self.store_again].into_iter().chain(machines).flatten().min()
     }
@@ -572,6 +605,12 @@ impl<D: Disk> Core<D> {
     #[must_use]
     pub fn peers_down(&self) -> usize {
         self.down.len()
+    }
+
+    /// How long its requests took, and why.
+    #[must_use]
+    pub fn recorder(&self) -> &Recorder {
+        &self.recorder
     }
 
     /// Who belongs to the cluster, and who of them answers.
@@ -617,7 +656,7 @@ impl<D: Disk> Core<D> {
         self.queue_length() >= self.settings.operations_max && !planted(Bug::QueueUnbounded)
     }
 
-    fn request(&mut self, now: Now, origin: Origin, request: Request, out: &mut Vec<Effect>) {
+    fn request(&mut self, now: Now, trace: Trace, origin: Origin, request: Request, out: &mut Vec<Effect>) {
         let reply_to = ReplyTo { origin, id: request.id };
         if self.is_full() {
             self.statistics.overloads += 1;
@@ -642,12 +681,13 @@ impl<D: Disk> Core<D> {
             return self.fail(reply_to, Failure::BadRequest(error.to_string()), out);
         }
         let partition = self.ring.partition(key.name());
+        let call = Call { reply_to, deadline, partition, trace };
         if !self.coordinates(partition, request.operation.consistency()) {
-            return self.forward(now, reply_to, deadline, partition, request, out);
+            return self.forward(now, call, request, out);
         }
         match request.operation {
-            Operation::Get(get) => self.get(now, reply_to, deadline, partition, get, out),
-            Operation::Put(put) => self.put(now, puts::PutJob::new(reply_to, deadline, partition, put), None, out),
+            Operation::Get(get) => self.get(now, call, get, out),
+            Operation::Put(put) => self.put(now, puts::PutJob::new(call, put), None, out),
             Operation::ClusterMap => unreachable!("answered above"),
         }
     }
@@ -716,6 +756,13 @@ impl<D: Disk> Core<D> {
             self.statistics.actor_renewals += 1;
             out.push(Effect::RenewActor);
         }
+    }
+
+    /// Answers a request that this core has worked on. `key`: as it is encoded.
+    fn finish(&mut self, now: Now, kind: Kind, call: &Call, key: &[u8], outcome: Outcome, out: &mut Vec<Effect>) {
+        let failed = matches!(outcome, Outcome::Failed(_));
+        self.recorder.record(now.instant, kind, &call.trace, Some((call.partition, key)), failed);
+        self.answer(call.reply_to, outcome, out);
     }
 
     fn answer(&mut self, reply_to: ReplyTo, outcome: Outcome, out: &mut Vec<Effect>) {

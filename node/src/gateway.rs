@@ -125,6 +125,14 @@ pub enum Inquiry {
     Cluster,
     /// What a commit would do.
     Plan,
+    /// How long its requests took, and what the slowest waited for.
+    Tail,
+    /// The keys that are asked for most.
+    Keys,
+    /// What background work is at, and how much of the core it gets.
+    Tasks,
+    /// The figures of the whole node, as Prometheus reads them.
+    Metrics,
     /// To compare its partitions, or one of them, with the other primaries now. Answers how many it is a primary of.
     Repair(Option<u16>),
 }

@@ -413,6 +413,11 @@ impl HintedHandoff {
         self.deadlines.first().map(|&(until, _)| until).into_iter().chain(start).min()
     }
 
+    /// From now on hints go so many times as slowly.
+    pub fn set_stretch(&mut self, factor: u32) {
+        self.pace.set_stretch(factor);
+    }
+
     /// Counts since the start.
     #[must_use]
     pub fn statistics(&self) -> Statistics {

@@ -5,6 +5,7 @@
 //!
 //! Not here: files (`engine`), bytes on the wire (`net`).
 
+pub mod admission;
 pub mod anti_entropy;
 pub mod clock;
 pub mod config;
@@ -15,10 +16,12 @@ pub mod effect;
 pub mod gateway;
 pub mod hinted_handoff;
 pub mod membership;
+pub mod metrics;
 pub mod object;
 mod pace;
 pub mod quorum;
 pub mod reaper;
+pub mod recorder;
 pub mod replica;
 pub mod ring;
 mod runtime;

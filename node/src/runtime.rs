@@ -21,4 +21,5 @@ mod peers;
 pub mod rehome;
 pub mod server;
 mod shell;
+mod stalls;
 mod view;

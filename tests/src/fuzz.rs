@@ -368,7 +368,7 @@ fn small_store(keys: u32) -> (Vec<u8>, Vec<u8>) {
     let opening = Store::open(disk.clone(), config, actors.clone());
     let opened = disk.run(&executor, opening).expect("the disk moves").expect("an empty disk opens");
     for task in opened.tasks {
-        executor.spawn(1, task);
+        executor.spawn(1, Box::pin(task));
     }
     let body = some_objects()[1].encode();
     let summary = actors.summarise(&body).expect("it is an object");

@@ -399,7 +399,7 @@ impl World {
         };
         let asked = self.clients[client].operation_of(request.id);
         let cause = self.cause_of(frame.access().expect("it holds a message"), asked);
-        self.drive(at, &cause, |core, now, out| core.handle_request(now, client as u64, request, out))
+        self.drive(at, &cause, |core, now, out| core.handle_request(now, now.instant, client as u64, request, out))
     }
 
     fn tell_peer(&mut self, observer: usize, peer: usize, up: bool) -> Checked {

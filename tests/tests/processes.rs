@@ -24,6 +24,7 @@ mod processes {
     mod hosts;
     mod load;
     mod moved;
+    mod paper;
     mod repair;
     mod splits;
     mod start;

@@ -11,10 +11,7 @@ mod processes;
 use std::{
     net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::atomic::{AtomicBool, Ordering},
     thread,
     time::{Duration, Instant},
 };
@@ -22,14 +19,11 @@ use std::{
 use layout::{Layout, Wanted};
 use processes::{Ended, Processes};
 use quorate_node::config::Member;
-use signal_hook::{
-    consts::{SIGHUP, SIGINT, SIGTERM},
-    flag,
-};
 
 use crate::{
     failure::{Failure, failed},
     pid_file, ports, resp,
+    signals::{self, SIGHUP, SIGINT, SIGTERM},
 };
 
 /// A large data directory may take a while to open.
@@ -65,7 +59,7 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
-    let stop = stop_flag()?;
+    let stop = signals::stop_flag(&[SIGINT, SIGTERM, SIGHUP])?;
     let temporary = if args.dir.is_none() { Some(temporary_directory()?) } else { None };
     let directory = match (&args.dir, &temporary) {
         (Some(directory), _) => directory.as_path(),
@@ -106,14 +100,6 @@ fn temporary_directory() -> Result<tempfile::TempDir, Failure> {
     };
     let made = tempfile::Builder::new().prefix("quorate-dev-").tempdir_in(&parent);
     made.map_err(|error| failed(format!("cannot make a directory in {}: {error}; give one by --dir", parent.display())))
-}
-
-fn stop_flag() -> Result<Arc<AtomicBool>, Failure> {
-    let stop = Arc::new(AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM, SIGHUP] {
-        flag::register(signal, Arc::clone(&stop)).map_err(|error| failed(format!("cannot handle signals: {error}")))?;
-    }
-    Ok(stop)
 }
 
 /// True when all nodes serve and have found each other; false when it was told to stop before that.

@@ -22,9 +22,13 @@ mod resp;
 mod ring;
 mod roots;
 mod serve;
+mod signals;
 mod sim;
 mod status;
 mod table;
+mod tail;
+mod tasks;
+mod top;
 
 use std::process::ExitCode;
 
@@ -48,6 +52,9 @@ enum Command {
     Cluster(cluster::Args),
     Hints(hints::Args),
     Repair(repair::Args),
+    Tail(tail::Args),
+    Tasks(tasks::Args),
+    Top(top::Args),
     Get(data::GetArgs),
     Put(data::PutArgs),
     Del(data::DelArgs),
@@ -65,6 +72,9 @@ fn main() -> ExitCode {
         Command::Cluster(args) => cluster::run(&args),
         Command::Hints(args) => hints::run(&args),
         Command::Repair(args) => repair::run(&args),
+        Command::Tail(args) => tail::run(&args),
+        Command::Tasks(args) => tasks::run(&args),
+        Command::Top(args) => top::run(&args),
         Command::Get(args) => data::get(&args),
         Command::Put(args) => data::put(&args),
         Command::Del(args) => data::del(&args),

@@ -5,20 +5,16 @@
 use std::{
     io::{self, Write},
     path::PathBuf,
-    sync::{Arc, atomic::AtomicBool},
 };
 
 use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
-use signal_hook::{
-    consts::{SIGINT, SIGTERM, SIGXFSZ},
-    flag,
-};
 
 use crate::{
     config_file,
     failure::{Failure, failed},
     pid_file::PidFile,
     ports, probe,
+    signals::{self, SIGINT, SIGTERM},
 };
 
 /// Run one node until SIGTERM or Ctrl-C
@@ -33,7 +29,9 @@ pub(crate) struct Args {
 }
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
-    let stop = stop_flag()?;
+    signals::survive_file_size_limit()?;
+    // It ends at once after the second signal, which loses nothing that was acknowledged.
+    let stop = signals::stop_flag(&[SIGTERM, SIGINT])?;
     if let Some(parent) = args.stop_with_parent {
         stop_with(parent)?;
     }
@@ -46,21 +44,6 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     // Nobody may be listening, which must not stop a node.
     let ready = || drop(writeln!(io::stdout(), "node {node} serves clients at {address}:{port}"));
     quorate_node::server::run(config, &stop, ready).map_err(|error| failed(error.to_string()))
-}
-
-/// Becomes true at the first SIGTERM or SIGINT. The second one ends the process at once, which loses nothing that was
-/// acknowledged.
-fn stop_flag() -> Result<Arc<AtomicBool>, Failure> {
-    let stop = Arc::new(AtomicBool::new(false));
-    // A limit on file sizes shall be an error of the write, which is a full disk, and not the end of the process.
-    flag::register(SIGXFSZ, Arc::default()).map_err(|error| failed(format!("cannot handle signals: {error}")))?;
-    for signal in [SIGTERM, SIGINT] {
-        // In this order: the conditional exit sees the flag as the signals before left it.
-        flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&stop))
-            .and_then(|_| flag::register(signal, Arc::clone(&stop)))
-            .map_err(|error| failed(format!("cannot handle signals: {error}")))?;
-    }
-    Ok(stop)
 }
 
 fn stop_with(parent: i32) -> Result<(), Failure> {

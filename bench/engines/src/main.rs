@@ -6,7 +6,7 @@
 //! The floor plan: `engine` (what each of them is and how it is set), `workload` (what they are asked to do), `drive` (doing
 //! and measuring it, in a child process), `rounds` (starting and killing the children), `report`.
 //!
-//! Not here: servers (`quorate bench`), the disk alone (the example `floor` of `bench/`).
+//! Not here: servers (`quorate bench`), the disk alone (`quorate bench floor`).
 
 mod drive;
 mod engine;

@@ -135,7 +135,7 @@ impl Run {
     }
 
     /// What makes the run no figure, in words.
-    fn doubts(&self) -> Option<String> {
+    pub(crate) fn doubts(&self) -> Option<String> {
         let counts = [(self.failed, "failed"), (self.absent, "found nothing"), (self.missed, "could not be begun")];
         let counts = counts.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}"));
         let errors = self.errors.iter().map(|(class, error)| format!("{} × {class}: {}", error.count, error.sample));

@@ -26,11 +26,11 @@ use crate::{args::TargetKind, route, run::Error};
 /// A node that takes longer is asked again.
 const INFO_MAX: Duration = Duration::from_secs(1);
 
-pub(super) struct Side {
+pub(crate) struct Side {
     pub(super) name: String,
-    pub(super) speaks: TargetKind,
+    pub(crate) speaks: TargetKind,
     /// For clients.
-    pub(super) addresses: Vec<String>,
+    pub(crate) addresses: Vec<String>,
     children: Vec<Child>,
     /// Where a local cluster keeps its nodes' files, among them their process ids.
     cluster: Option<PathBuf>,
@@ -40,13 +40,17 @@ pub(super) struct Side {
 
 impl Side {
     /// A local cluster of this very program on loopback addresses from `first` on.
-    pub(super) fn quorate(parent: &Path, first: Ipv4Addr, cores: u16, speaks: TargetKind) -> Result<Self, Error> {
-        const NODES: u16 = 3;
+    pub(crate) fn quorate(
+        parent: &Path,
+        first: Ipv4Addr,
+        (nodes, cores): (u16, u16),
+        speaks: TargetKind,
+    ) -> Result<Self, Error> {
         let directory = directory(parent, "quorate")?;
         let program = std::env::current_exe();
         let program = program.map_err(|error| Error::Machine(format!("cannot find the running program: {error}")))?;
         let cluster = directory.path().join("cluster");
-        let line = format!("dev --nodes {NODES} --cores {cores} --address {first} --dir");
+        let line = format!("dev --nodes {nodes} --cores {cores} --address {first} --dir");
         let mut arguments: Vec<OsString> = line.split(' ').map(OsString::from).collect();
         arguments.push(cluster.clone().into_os_string());
         let child = Child::start("quorate dev", &program, &arguments, &directory.path().join("log"))?;
@@ -54,7 +58,7 @@ impl Side {
         Ok(Self {
             name: "Quorate".to_owned(),
             speaks,
-            addresses: (0..NODES).map(address).collect(),
+            addresses: (0..nodes).map(address).collect(),
             children: vec![child],
             cluster: Some(cluster),
             directory,
@@ -91,7 +95,7 @@ impl Side {
     }
 
     /// An error if one of its processes has ended.
-    pub(super) fn check_running(&mut self) -> Result<(), Error> {
+    pub(crate) fn check_running(&mut self) -> Result<(), Error> {
         self.children.iter_mut().try_for_each(Child::check_running)
     }
 

@@ -7,7 +7,7 @@
 
 use super::{
     Answer, Failed, Outcome,
-    http2::{AUTHORITY, CONTENT_TYPE, Http2, Name},
+    http2::{AUTHORITY, CONTENT_TYPE, Http2, Name, REFUSED_STREAM},
 };
 
 const PUT: &str = "/etcdserverpb.KV/Put";
@@ -55,17 +55,29 @@ impl Etcd {
 
     pub(crate) fn decode(&mut self, input: &[u8]) -> Result<Option<Answer<'_>>, String> {
         let Some(ended) = self.http.receive(input)? else { return Ok(None) };
-        self.answer = ended.body.unwrap_or_default();
-        let outcome = match message(&self.answer) {
-            Some(_) if ended.path == PUT => Outcome::Written { context: b"" },
-            Some(message) => Outcome::Values { first: value(message)?, more: Vec::new(), context: b"" },
-            None => Outcome::Failed(Failed {
-                class: "etcd refused".to_owned(),
-                text: "a call was answered without a message: no leader, no space, or too large a request".to_owned(),
-                nothing_written: false,
-            }),
+        let refused = |text: String, nothing_written| {
+            Outcome::Failed(Failed { class: "etcd refused".to_owned(), text, nothing_written })
+        };
+        let outcome = match ended.body {
+            Err(code) => refused(format!("a call was broken off, code {code}"), code == REFUSED_STREAM),
+            Ok(body) => {
+                self.answer = body;
+                match message(&self.answer) {
+                    Some(_) if ended.path == PUT => Outcome::Written { context: b"" },
+                    Some(message) => Outcome::Values { first: value(message)?, more: Vec::new(), context: b"" },
+                    None => {
+                        let why = "no leader, no space, or too large a request";
+                        refused(format!("a call was answered without a message: {why}"), false)
+                    }
+                }
+            }
         };
         Ok(Some(Answer { length: ended.length, id: Some(u64::from(ended.stream / 2)), outcome }))
+    }
+
+    /// Bytes at the beginning of the input that are used up without an answer.
+    pub(crate) fn take_parsed(&mut self) -> usize {
+        self.http.take_parsed()
     }
 
     /// What the server shall have besides requests.
@@ -195,6 +207,17 @@ mod tests {
                 let Outcome::Failed(failed) = outcome else { panic!("failed") };
                 assert!(!failed.nothing_written);
             });
+        }
+    }
+
+    #[test]
+    fn a_call_that_was_not_taken_up_wrote_nothing() {
+        for (code, expected) in [(7, true), (2, false)] {
+            let (mut etcd, mut out) = (Etcd::new(), Vec::new());
+            etcd.encode_put(0, b"k", b"v", &mut out);
+            let reset = frame(3, false, 1, &[0, 0, 0, code]);
+            let Outcome::Failed(failed) = etcd.decode(&reset).unwrap().unwrap().outcome else { panic!("failed") };
+            assert_eq!(failed.nothing_written, expected, "{}", failed.text);
         }
     }
 

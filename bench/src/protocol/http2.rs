@@ -1,7 +1,8 @@
 //! As much of HTTP/2 (RFC 9113) as a client needs for small calls in the clear: frames, windows, compressed request headers.
 //!
 //! The rule: bytes in, bytes out. What the server is owed without being asked for (acknowledgements, windows, what it had
-//! no window for) is collected, and sent with the next bytes that go.
+//! no window for) is collected, and sent with the next bytes that go. Of what came nothing is kept but the beginning of one
+//! frame and the answers to calls, each of which has a bound.
 //!
 //! Not here: what a call says (`etcd`). Headers that come back are passed over: whether a call worked shows in its body.
 
@@ -13,7 +14,7 @@ const HEAD_BYTES: usize = 9;
 const FRAME_BYTES_MAX: usize = 16 << 10;
 /// The windows that both sides begin with, until they say otherwise.
 const WINDOW_BYTES: i64 = 65_535;
-/// What the server may send of one answer, and of all together before it hears from us.
+/// What the server may send of one answer, whose window is never opened again, and of all together before it hears from us.
 const OWN_WINDOW_BYTES: u32 = 16 << 20;
 /// The table of headers that is sent may be as large as the protocol's default.
 const TABLE_BYTES: u32 = 4096;
@@ -36,11 +37,17 @@ const PADDED: u8 = 8;
 const HEADER_TABLE_SIZE: u16 = 1;
 const ENABLE_PUSH: u16 = 2;
 const INITIAL_WINDOW_SIZE: u16 = 4;
+const WINDOW_BYTES_MAX: u32 = (1 << 31) - 1;
+
+/// Why a stream is broken off (section 7).
+const NO_ERROR: u32 = 0;
+/// The server has done nothing of the call.
+pub(super) const REFUSED_STREAM: u32 = 7;
 
 /// One connection.
 pub(super) struct Http2 {
     greeted: bool,
-    /// Of the input that was not used up yet, what was read.
+    /// Of the input that the caller still holds, what was read.
     parsed: usize,
     /// Headers that the server has in its table, oldest first.
     table: Vec<(Name, Vec<u8>)>,
@@ -80,8 +87,8 @@ pub(super) struct Ended {
     pub(super) length: usize,
     pub(super) stream: u32,
     pub(super) path: &'static str,
-    /// What came; `None` when the server broke it off.
-    pub(super) body: Option<Vec<u8>>,
+    /// What came, or the code with which the server broke it off.
+    pub(super) body: Result<Vec<u8>, u32>,
 }
 
 struct Frame<'a> {
@@ -158,21 +165,31 @@ impl Http2 {
         assert!(self.table.len() < 16, "a handful of headers, which fit the server's table");
     }
 
-    /// The first call in `input` that ends. Ask again with the same bytes, less those that are used up, and those that
-    /// follow.
+    /// The first call in `input` that ends. Ask again with the same bytes, less those that are used up (which
+    /// [`Http2::take_parsed`] tells when no call has ended), and those that follow.
     ///
     /// # Errors
     /// When the connection is of no use any more.
     pub(super) fn receive(&mut self, input: &[u8]) -> Result<Option<Ended>, String> {
         while let Some((frame, length)) = Frame::read(&input[self.parsed..])? {
             self.parsed += length;
-            let Some(body) = self.handle(&frame)? else { continue };
+            let Some(how) = self.handle(&frame)? else { continue };
             // A stream that nobody waits for was reset after its end.
             let Some((path, came)) = self.calls.remove(&frame.stream) else { continue };
-            let length = std::mem::take(&mut self.parsed);
-            return Ok(Some(Ended { length, stream: frame.stream, path, body: body.then_some(came) }));
+            self.drop_held(frame.stream, how.is_ok());
+            return Ok(Some(Ended {
+                length: self.take_parsed(),
+                stream: frame.stream,
+                path,
+                body: how.map(|()| came),
+            }));
         }
         Ok(None)
+    }
+
+    /// Bytes at the beginning of the input that are used up, though no call has ended.
+    pub(super) fn take_parsed(&mut self) -> usize {
+        std::mem::take(&mut self.parsed)
     }
 
     /// What the server shall have besides requests.
@@ -180,24 +197,34 @@ impl Http2 {
         out.append(&mut self.owed);
     }
 
-    /// Whether the frame ends its stream: `true` in order, `false` broken off.
-    fn handle(&mut self, frame: &Frame<'_>) -> Result<Option<bool>, String> {
+    /// Whether the frame ends its stream: in order, or broken off with this code.
+    fn handle(&mut self, frame: &Frame<'_>) -> Result<Option<Result<(), u32>>, String> {
         match frame.kind {
             DATA => self.handle_data(frame)?,
             HEADERS => {}
-            RESET => return Ok(Some(false)),
+            RESET => return Ok(Some(Err(frame.number()?))),
             SETTINGS if frame.flags & ACKNOWLEDGED == 0 => self.handle_settings(frame.payload)?,
             PING if frame.flags & ACKNOWLEDGED == 0 => {
+                if frame.payload.len() != 8 {
+                    return Err("a PING of another size".to_owned());
+                }
                 write_frame(PING, ACKNOWLEDGED, 0, frame.payload, &mut self.owed);
             }
             WINDOW_UPDATE => self.handle_window(frame)?,
-            GO_AWAY => return Err("the server ends the connection (GOAWAY)".to_owned()),
+            // Calls that it may still answer are given up with the connection, as if it had been cut.
+            GO_AWAY => {
+                let (code, why) = frame.payload.get(4..).and_then(<[u8]>::split_first_chunk).unwrap_or((&[0; 4], &[]));
+                let (code, why) = (u32::from_be_bytes(*code), String::from_utf8_lossy(&why[..why.len().min(200)]));
+                return Err(format!("the server ends the connection (GOAWAY, code {code}) {why}")
+                    .trim_end()
+                    .to_owned());
+            }
             PUSH => return Err("the server pushes what nobody asked for".to_owned()),
             // The rest of headers, and what later versions may add.
             _ => {}
         }
         let ends = matches!(frame.kind, DATA | HEADERS) && frame.flags & END_STREAM != 0;
-        Ok(ends.then_some(true))
+        Ok(ends.then_some(Ok(())))
     }
 
     fn handle_data(&mut self, frame: &Frame<'_>) -> Result<(), String> {
@@ -208,6 +235,9 @@ impl Http2 {
             payload = &rest[..length];
         }
         let (_, body) = self.calls.get_mut(&frame.stream).ok_or("data that nobody asked for")?;
+        if body.len() + payload.len() > OWN_WINDOW_BYTES as usize {
+            return Err("an answer larger than its window".to_owned());
+        }
         body.extend_from_slice(payload);
         self.received += frame.payload.len() as u32;
         if self.received >= OWN_WINDOW_BYTES / 2 {
@@ -218,12 +248,15 @@ impl Http2 {
     }
 
     fn handle_settings(&mut self, payload: &[u8]) -> Result<(), String> {
-        for setting in payload.chunks_exact(6) {
-            let (name, value) = setting.split_at(2);
-            let name = u16::from_be_bytes(name.try_into().expect("two bytes"));
-            let value = u32::from_be_bytes(value.try_into().expect("four bytes"));
-            match name {
+        let (settings, rest) = payload.as_chunks::<6>();
+        if !rest.is_empty() {
+            return Err("half a setting".to_owned());
+        }
+        for [name @ .., a, b, c, d] in settings {
+            let value = u32::from_be_bytes([*a, *b, *c, *d]);
+            match u16::from_be_bytes(*name) {
                 HEADER_TABLE_SIZE if value < TABLE_BYTES => return Err("the server has no table of headers".to_owned()),
+                INITIAL_WINDOW_SIZE if value > WINDOW_BYTES_MAX => return Err("a window too large".to_owned()),
                 INITIAL_WINDOW_SIZE => {
                     // It may shrink below zero what streams have that are open.
                     let change = i64::from(value) - self.stream_window;
@@ -239,8 +272,7 @@ impl Http2 {
     }
 
     fn handle_window(&mut self, frame: &Frame<'_>) -> Result<(), String> {
-        let more: [u8; 4] = frame.payload.try_into().map_err(|_| "a window of another size".to_owned())?;
-        let more = i64::from(u32::from_be_bytes(more) & !(1 << 31));
+        let more = i64::from(frame.number()? & WINDOW_BYTES_MAX);
         if frame.stream == 0 {
             self.window += more;
         } else if let Some(held) = self.held.iter_mut().find(|held| held.stream == frame.stream) {
@@ -248,6 +280,17 @@ impl Http2 {
         }
         self.send_held();
         Ok(())
+    }
+
+    /// Forgets what was not yet sent of a call that has ended: the server wants no more of it.
+    fn drop_held(&mut self, stream: u32, in_order: bool) {
+        let Some(at) = self.held.iter().position(|held| held.stream == stream) else { return };
+        self.held.remove(at);
+        if in_order {
+            // Its own end is not the stream's, which is half open until we say that nothing follows.
+            write_frame(RESET, 0, stream, &NO_ERROR.to_be_bytes(), &mut self.owed);
+        }
+        self.send_held();
     }
 
     fn send_held(&mut self) {
@@ -301,6 +344,12 @@ fn write_frame(kind: u8, flags: u8, stream: u32, payload: &[u8], out: &mut Vec<u
 }
 
 impl<'a> Frame<'a> {
+    /// Of the frames that carry nothing else.
+    fn number(&self) -> Result<u32, String> {
+        let bytes = self.payload.try_into().map_err(|_| format!("a frame of kind {} of another size", self.kind))?;
+        Ok(u32::from_be_bytes(bytes))
+    }
+
     /// The first frame of `input`, if it is whole, and its length.
     fn read(input: &'a [u8]) -> Result<Option<(Self, usize)>, String> {
         let Some(head) = input.get(..HEAD_BYTES) else { return Ok(None) };
@@ -371,11 +420,15 @@ mod tests {
         input.extend(frame(HEADERS, END_HEADERS | END_STREAM, 1, b"whatever"));
         let mut http = Http2::new();
         http.post(1, "/a", &[], b"x", &mut out);
+        let mut used = 0;
         for cut in 0..input.len() {
-            assert_eq!(http.receive(&input[..cut]), Ok(None), "cut at {cut}");
+            assert_eq!(http.receive(&input[used..cut]), Ok(None), "cut at {cut}");
+            // Every whole frame is used up at once.
+            used += http.take_parsed();
+            assert!(cut - used < HEAD_BYTES + 18, "cut at {cut}");
         }
-        let ended = Ended { length: input.len(), stream: 1, path: "/a", body: Some(b"abc".to_vec()) };
-        assert_eq!(http.receive(&input), Ok(Some(ended)));
+        let ended = Ended { length: input.len() - used, stream: 1, path: "/a", body: Ok(b"abc".to_vec()) };
+        assert_eq!(http.receive(&input[used..]), Ok(Some(ended)));
         // However often it was asked, each is owed once.
         assert_eq!(
             owed(&mut http),
@@ -388,12 +441,12 @@ mod tests {
         let (mut http, mut out) = (Http2::new(), Vec::new());
         http.post(1, "/a", &[], b"x", &mut out);
         http.post(3, "/b", &[], b"x", &mut out);
-        let mut input = frame(RESET, 0, 3, &[0; 4]);
+        let mut input = frame(RESET, 0, 3, &REFUSED_STREAM.to_be_bytes());
         let length = input.len();
         input.extend(frame(DATA, END_STREAM, 1, b"late"));
-        assert_eq!(http.receive(&input), Ok(Some(Ended { length, stream: 3, path: "/b", body: None })));
+        assert_eq!(http.receive(&input), Ok(Some(Ended { length, stream: 3, path: "/b", body: Err(REFUSED_STREAM) })));
         let ended = http.receive(&input[length..]).unwrap().unwrap();
-        assert_eq!((ended.stream, ended.body.as_deref()), (1, Some(&b"late"[..])));
+        assert_eq!((ended.stream, ended.body.as_deref()), (1, Ok(&b"late"[..])));
         assert_eq!(http.receive(&frame(RESET, 0, 1, &[0; 4])), Ok(None));
     }
 
@@ -420,10 +473,10 @@ mod tests {
             frame(SETTINGS, 0, 0, &settings),
             frame(WINDOW_UPDATE, 0, 0, &50_000_u32.to_be_bytes()),
         ];
-        http.parsed = 0;
+        http.take_parsed();
         http.receive(&input.concat()).unwrap();
         assert_eq!(sent(&owed(&mut http)), ([0, 0, 20_000], 0));
-        http.parsed = 0;
+        http.take_parsed();
         http.receive(&frame(WINDOW_UPDATE, 0, 5, &60_000_u32.to_be_bytes())).unwrap();
         assert_eq!(sent(&owed(&mut http)), ([0, 0, 14_465], 1));
     }
@@ -435,10 +488,64 @@ mod tests {
         let input = frame(DATA, 0, 1, &[0; FRAME_BYTES_MAX]);
         let times = OWN_WINDOW_BYTES as usize / 2 / FRAME_BYTES_MAX;
         for time in 1..=times {
-            http.parsed = 0;
             assert_eq!(http.receive(&input), Ok(None));
+            assert_eq!(http.take_parsed(), input.len());
             assert_eq!(owed(&mut http).len(), usize::from(time == times));
         }
+    }
+
+    #[test]
+    fn what_an_ended_call_had_still_to_send_is_dropped() {
+        for (end, reset) in [
+            (frame(HEADERS, END_HEADERS | END_STREAM, 1, b"refused"), Some((RESET, 0, 1, vec![0; 4]))),
+            (frame(RESET, 0, 1, &[0; 4]), None),
+        ] {
+            let (mut http, mut out) = (Http2::new(), Vec::new());
+            http.post(1, "/a", &[], &[7; 70_000], &mut out);
+            http.post(3, "/a", &[], b"next", &mut out);
+            assert_eq!(http.receive(&end).unwrap().unwrap().stream, 1);
+            http.receive(&frame(WINDOW_UPDATE, 0, 0, &10_u32.to_be_bytes())).unwrap();
+            let wanted: Vec<_> = reset.into_iter().chain([(DATA, END_STREAM, 3, b"next".to_vec())]).collect();
+            assert_eq!(owed(&mut http), wanted);
+        }
+    }
+
+    #[test]
+    fn headers_in_pieces_are_passed_over() {
+        const CONTINUATION: u8 = 9;
+        let (mut http, mut out) = (Http2::new(), Vec::new());
+        http.post(1, "/a", &[], b"x", &mut out);
+        let input = [
+            frame(HEADERS, 0, 1, b"the first part"),
+            frame(CONTINUATION, END_HEADERS, 1, b"the rest"),
+            frame(DATA, PADDED, 1, b"\x01abc\0"),
+            frame(HEADERS, END_STREAM, 1, b"trailers"),
+            frame(CONTINUATION, END_HEADERS, 1, b"their rest"),
+        ]
+        .concat();
+        let ended = http.receive(&input).unwrap().unwrap();
+        assert_eq!(ended.body, Ok(b"abc".to_vec()));
+        assert_eq!(http.receive(&input[ended.length..]), Ok(None));
+        assert_eq!(ended.length + http.take_parsed(), input.len());
+    }
+
+    #[test]
+    fn an_answer_has_a_bound() {
+        let (mut http, mut out) = (Http2::new(), Vec::new());
+        http.post(1, "/a", &[], b"x", &mut out);
+        let input = frame(DATA, 0, 1, &[0; FRAME_BYTES_MAX]);
+        for _ in 0..OWN_WINDOW_BYTES as usize / FRAME_BYTES_MAX {
+            assert_eq!(http.receive(&input), Ok(None));
+            http.take_parsed();
+        }
+        assert!(http.receive(&input).is_err());
+    }
+
+    #[test]
+    fn the_server_says_why_it_goes() {
+        let payload = [&[0, 0, 0, 1][..], &11_u32.to_be_bytes(), b"too_many_pings"].concat();
+        let text = Http2::new().receive(&frame(GO_AWAY, 0, 0, &payload)).unwrap_err();
+        assert_eq!(text, "the server ends the connection (GOAWAY, code 11) too_many_pings");
     }
 
     #[test]
@@ -448,6 +555,11 @@ mod tests {
             frame(GO_AWAY, 0, 0, &[0; 8]),
             frame(DATA, 0, 7, b"for whom?"),
             frame(PUSH, 0, 1, &[0; 4]),
+            frame(PING, 0, 0, b"1234567"),
+            frame(RESET, 0, 1, b"123"),
+            frame(WINDOW_UPDATE, 0, 0, b"12345"),
+            frame(SETTINGS, 0, 0, &[0; 7]),
+            frame(SETTINGS, 0, 0, &[0, 4, 0x80, 0, 0, 0]),
             frame(SETTINGS, 0, 0, &[0, 1, 0, 0, 0, 0]),
         ] {
             assert!(Http2::new().receive(&input).is_err(), "{input:?}");

@@ -27,11 +27,12 @@ impl Worker {
         match (operation.step, outcome) {
             (_, Outcome::Failed(failed)) => self.fail(phase, client, operation, &failed, now),
             (Step::Get, Outcome::Values { first, more, context }) => {
+                let values = usize::from(first.is_some()) + more.len();
                 if !self.accept_read(phase, client, &mut operation, first.into_iter().chain(more), now) {
                     return;
                 }
-                if first.is_none() && self.is_measured(phase, operation.intended) {
-                    self.recorder.absent += 1;
+                if self.is_measured(phase, operation.intended) {
+                    self.recorder.found(values);
                 }
                 self.after_read(phase, client, operation, context, now);
             }

@@ -15,9 +15,11 @@ use quorate_bench::{Args, Error, Outcome, Report};
 fn run(servers: &[&Fake], options: &str) -> Result<Report, Error> {
     let servers: Vec<_> = servers.iter().map(|server| server.address.to_string()).collect();
     let line = format!("bench --quiet --servers {} {options}", servers.join(","));
-    match quorate_bench::run(&Args::try_parse_from(line.split_whitespace()).unwrap())? {
+    match quorate_bench::run(&Args::try_parse_from(line.split_whitespace()).unwrap(), &Arc::default())? {
         Outcome::Load(report) => Ok(*report),
-        Outcome::Disk(_) | Outcome::Comparison(_) => panic!("load was asked for"),
+        Outcome::Disk(_) | Outcome::Floor(_) | Outcome::Comparison(_) | Outcome::Paper(_) => {
+            panic!("load was asked for")
+        }
     }
 }
 
@@ -183,7 +185,7 @@ fn killed_servers_are_survived() {
         addresses[0], addresses[1]
     );
     let args = Args::try_parse_from(line.split_whitespace()).unwrap();
-    let load = thread::spawn(move || quorate_bench::run(&args));
+    let load = thread::spawn(move || quorate_bench::run(&args, &Arc::default()));
     store.wait_for_puts(300);
     first.kill();
     store.wait_for_puts(300);
@@ -220,7 +222,7 @@ fn a_server_that_never_comes_back_fails_the_verification() {
         server.address
     );
     let args = Args::try_parse_from(line.split_whitespace()).unwrap();
-    let load = thread::spawn(move || quorate_bench::run(&args));
+    let load = thread::spawn(move || quorate_bench::run(&args, &Arc::default()));
     store.wait_for_puts(500);
     server.kill();
     let Ok(Outcome::Load(report)) = load.join().unwrap() else { panic!("a report") };

@@ -176,7 +176,7 @@ impl<D: Disk> World<D> {
         match self.disk.run(&self.executor, opening)? {
             Ok(opened) => {
                 for task in opened.tasks {
-                    self.executor.spawn(self.store_tasks, task);
+                    self.executor.spawn(self.store_tasks, Box::pin(task));
                 }
                 self.store = Some(opened.store);
                 self.report = opened.report;

@@ -26,6 +26,15 @@ pub struct Limits {
     pub operations: u32,
 }
 
+/// What requests are promised.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ServiceLevel {
+    /// Of a thousand requests one may take longer.
+    pub p999: Duration,
+    /// Background work is held back while more do.
+    pub admission: bool,
+}
+
 /// The sizes of one core's store.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Store {
@@ -86,6 +95,15 @@ pub(super) fn read_limits(root: &mut Section<'_>) -> Result<Limits, ConfigError>
         timeout: section.duration("timeout", timeout)?.unwrap_or(Duration::from_secs(2)),
         connections: section.integer("connections", 1..=100_000)?.unwrap_or(10_000) as u32,
         operations: section.integer("operations", 1..=1_000_000)?.unwrap_or(16_384) as u32,
+    })
+}
+
+pub(super) fn read_service_level(root: &mut Section<'_>) -> Result<ServiceLevel, ConfigError> {
+    let mut section = root.table("slo", &["p999", "admission"])?;
+    let p999 = Duration::from_micros(100)..=Duration::from_secs(10);
+    Ok(ServiceLevel {
+        p999: section.duration("p999", p999)?.unwrap_or(Duration::from_millis(10)),
+        admission: section.boolean("admission")?.unwrap_or(true),
     })
 }
 

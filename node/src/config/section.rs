@@ -227,6 +227,7 @@ fn title(key: &str) -> &'static str {
         "node" => "[node]",
         "cluster" => "[cluster]",
         "limits" => "[limits]",
+        "slo" => "[slo]",
         "store" => "[store]",
         _ => unreachable!("`{key}` is no table"),
     }

@@ -91,6 +91,9 @@ siblings = 8
 timeout = "250ms"
 connections = 10
 operations = 20
+[slo]
+p999 = "5ms"
+admission = false
 [store]
 capacity = "1GiB"
 segment = "4MiB"
@@ -121,6 +124,7 @@ data = "fast"
         operations: 20,
     };
     assert_eq!(config.limits, limits);
+    assert_eq!(config.service_level, ServiceLevel { p999: Duration::from_millis(5), admission: false });
     let store = Store {
         capacity: Some(1 << 30),
         segment: 4 << 20,
@@ -142,7 +146,7 @@ fn unknown_keys_are_told_with_their_line_and_what_was_meant() {
     let cases = [
         ("REST", "[store]\nsegmnt = \"64MiB\"", "line 16: unknown key `segmnt` in [store]; did you mean `segment`?"),
         ("REST", "[limits]\nvlaue = \"1MiB\"", "unknown key `vlaue` in [limits]; did you mean `value`?"),
-        ("REST", "[logging]", "unknown key `logging`; known are `node`, `cluster`, `limits`, `store`, `core`"),
+        ("REST", "[logging]", "unknown key `logging`; known are `node`, `cluster`, `limits`, `slo`, `store`, `core`"),
         ("NODE", "insecur = true", "unknown key `insecur` in [node]; did you mean `insecure`?"),
         ("CLUSTER", "replica = 3", "unknown key `replica` in [cluster]; did you mean `replicas`?"),
         ("MEMBER", "zone = \"a\"", "unknown key `zone` in [[cluster.node]]; known are"),

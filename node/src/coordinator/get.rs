@@ -16,8 +16,7 @@ use quorate_net::{
 
 use crate::{
     context::{Context, Sealer},
-    effect::ReplyTo,
-    object::{Malformed, Object},
+    object::{Malformed, Object, VersionHash},
     quorum::{Groups, Tally, Voter},
 };
 
@@ -55,7 +54,6 @@ pub enum Theirs {
 /// One client get, from the first probe to the answer, and on to what late replies show to be lacking.
 #[derive(Debug)]
 pub struct GetCoordinator {
-    reply_to: ReplyTo,
     needed: u8,
     changing: bool,
     own: Own,
@@ -64,6 +62,10 @@ pub struct GetCoordinator {
     theirs: Vec<(Voter, Option<Theirs>)>,
     stand_ins: StandIns,
     answered: bool,
+    /// The version that was answered.
+    told: Option<VersionHash>,
+    /// An object came after that.
+    late: bool,
 }
 
 /// How a get stands.
@@ -72,7 +74,7 @@ pub enum Progress {
     /// Wait for more.
     Open,
     /// Answer this.
-    Answer(ReplyTo, Outcome),
+    Answer(Outcome),
     /// This core's copy is lost, so ask these replicas again for all that they have.
     Ask(Vec<Endpoint>),
 }
@@ -81,13 +83,12 @@ impl GetCoordinator {
     /// Nothing is known yet. `owners` are all owners of the partition, this core (`me`) among them unless it stands in for
     /// one; `fallbacks` those who may stand in, in order: nobody when the get is strict.
     #[must_use]
-    pub fn new(reply_to: ReplyTo, me: Endpoint, needed: u8, owners: &[Voter], fallbacks: Vec<Endpoint>) -> Self {
+    pub fn new(me: Endpoint, needed: u8, owners: &[Voter], fallbacks: Vec<Endpoint>) -> Self {
         let no_owner = Voter::stand_in(me, Groups::PRESENT);
         let own = owners.iter().copied().find(|voter| voter.endpoint == me).unwrap_or(no_owner);
         let needed = if planted(Bug::ReadsOneLess) { needed.max(2) - 1 } else { needed };
         let others = owners.iter().copied().filter(|voter| voter.endpoint != me);
         Self {
-            reply_to,
             needed,
             changing: owners.iter().any(|voter| voter.groups.next),
             own: Own::Pending,
@@ -95,13 +96,9 @@ impl GetCoordinator {
             theirs: others.map(|other| (other, None)).collect(),
             stand_ins: StandIns::new(owners, fallbacks),
             answered: false,
+            told: None,
+            late: false,
         }
-    }
-
-    /// Where the answer goes.
-    #[must_use]
-    pub fn reply_to(&self) -> ReplyTo {
-        self.reply_to
     }
 
     /// This core's copy is known. Only the first word counts.
@@ -117,6 +114,7 @@ impl GetCoordinator {
             if theirs == Theirs::Unknown {
                 self.stand_ins.want_for(from);
             }
+            self.late |= self.answered && matches!(theirs, Theirs::Object(_));
             *answer = Some(theirs);
         }
     }
@@ -156,8 +154,9 @@ impl GetCoordinator {
         if self.credit(|_| true).reaches(self.needed, self.changing) {
             let object = self.reconciled().inspect_err(|_| self.own = Own::Lost)?;
             self.answered = true;
+            self.told = Some(object.version());
             let sloppy = !self.credit(|voter| !voter.stands_in).reaches(self.needed, self.changing);
-            return Ok(Progress::Answer(self.reply_to, values(&object, sealer, key, sloppy)));
+            return Ok(Progress::Answer(values(&object, sealer, key, sloppy)));
         }
         let open = self.theirs.iter().filter(|(_, theirs)| *theirs != Some(Theirs::Unknown)).map(|(voter, _)| voter);
         let open = Tally::of(open.chain(self.own_may_count().then_some(&self.me)));
@@ -168,18 +167,18 @@ impl GetCoordinator {
             } else {
                 Failure::Unavailable { reachable: open.least(self.changing), needed: self.needed }
             };
-            return Ok(Progress::Answer(self.reply_to, Outcome::Failed(failure)));
+            return Ok(Progress::Answer(Outcome::Failed(failure)));
         }
         Ok(Progress::Open)
     }
 
     /// The deadline has passed: the answer, if it was not given.
-    pub fn handle_timeout(&mut self) -> Option<(ReplyTo, Outcome)> {
+    pub fn handle_timeout(&mut self) -> Option<Outcome> {
         if std::mem::replace(&mut self.answered, true) {
             return None;
         }
         let acks = self.credit(|_| true).least(self.changing);
-        Some((self.reply_to, Outcome::Failed(Failure::Timeout { acks, needed: self.needed })))
+        Some(Outcome::Failed(Failure::Timeout { acks, needed: self.needed }))
     }
 
     /// Those whose versions are known in full.
@@ -259,6 +258,14 @@ impl GetCoordinator {
         held.iter().filter(|(endpoint, _)| !stands_in(*endpoint)).flat_map(lacks).collect()
     }
 
+    /// Whether a replica that answered later knew of more than the answer told. The write may have come meanwhile, and
+    /// with R + W > N it then was not acknowledged before this get began.
+    #[must_use]
+    pub fn was_stale(&self) -> bool {
+        let differs = |told| self.reconciled().is_ok_and(|all| all.version() != told);
+        self.late && self.told.is_some_and(differs)
+    }
+
     /// Nothing more can come.
     #[must_use]
     pub fn is_complete(&self) -> bool {
@@ -302,7 +309,6 @@ mod tests {
 
     use super::*;
     use crate::{
-        effect::Origin,
         object::Sibling,
         version::{Actor, Clock, Dot},
     };
@@ -323,7 +329,7 @@ mod tests {
 
     fn get_with(needed: u8, fallbacks: Vec<Endpoint>) -> GetCoordinator {
         let owners = [1, 2, 3].map(|id| Voter { endpoint: node(id), groups: Groups::PRESENT, stands_in: false });
-        GetCoordinator::new(ReplyTo { origin: Origin::Client(1), id: 1 }, node(1), needed, &owners, fallbacks)
+        GetCoordinator::new(node(1), needed, &owners, fallbacks)
     }
 
     fn progress(get: &mut GetCoordinator) -> Progress {
@@ -332,7 +338,7 @@ mod tests {
 
     fn values_of(progress: Progress) -> Vec<Bytes> {
         match progress {
-            Progress::Answer(_, Outcome::Values { values, .. }) => values,
+            Progress::Answer(Outcome::Values { values, .. }) => values,
             other => panic!("values were expected, not {other:?}"),
         }
     }
@@ -348,6 +354,21 @@ mod tests {
         assert!(!get.is_complete());
         get.handle_probed(node(2), Theirs::Unknown);
         assert!(get.is_complete());
+    }
+
+    #[test]
+    fn a_later_answer_tells_whether_the_get_was_stale() {
+        let stale = |later: Theirs| {
+            let mut get = get(2);
+            get.handle_own(Own::Body(object(1, "a").encode()));
+            get.handle_probed(node(2), Theirs::Same);
+            assert_eq!(values_of(progress(&mut get)), ["a"]);
+            get.handle_probed(node(3), later);
+            get.was_stale()
+        };
+        assert!(stale(Theirs::Object(object(2, "b"))));
+        assert!(!stale(Theirs::Object(object(1, "a"))), "it says the same in full");
+        assert!(!stale(Theirs::Same) && !stale(Theirs::Absent) && !stale(Theirs::Unknown));
     }
 
     #[test]
@@ -386,7 +407,7 @@ mod tests {
         assert!(get.engage().is_empty(), "nobody is left");
         assert!(matches!(progress(&mut get), Progress::Open), "the absent key of one owner and no more");
         get.handle_probed(node(5), Theirs::Object(object(1, "a")));
-        let Progress::Answer(_, Outcome::Values { values, sloppy, .. }) = progress(&mut get) else {
+        let Progress::Answer(Outcome::Values { values, sloppy, .. }) = progress(&mut get) else {
             panic!("two have told")
         };
         assert_eq!((values, sloppy), (vec![Bytes::from_static(b"a")], true));
@@ -396,8 +417,7 @@ mod tests {
     #[test]
     fn who_owns_nothing_gives_no_credit() {
         let owners = [2, 3].map(|id| Voter { endpoint: node(id), groups: Groups::PRESENT, stands_in: false });
-        let reply_to = ReplyTo { origin: Origin::Client(1), id: 1 };
-        let mut get = GetCoordinator::new(reply_to, node(1), 2, &owners, vec![node(4)]);
+        let mut get = GetCoordinator::new(node(1), 2, &owners, vec![node(4)]);
         get.handle_own(Own::None);
         get.handle_probed(node(2), Theirs::Absent);
         assert!(matches!(progress(&mut get), Progress::Open));
@@ -442,13 +462,13 @@ mod tests {
         assert!(matches!(progress(&mut lost), Progress::Open));
         lost.handle_probed(node(3), Theirs::Unknown);
         let expected = Failure::Unavailable { reachable: 1, needed: 2 };
-        assert!(matches!(progress(&mut lost), Progress::Answer(_, Outcome::Failed(failure)) if failure == expected));
+        assert!(matches!(progress(&mut lost), Progress::Answer(Outcome::Failed(failure)) if failure == expected));
         assert!(lost.handle_timeout().is_none(), "it was answered");
 
         let mut late = get(3);
         late.handle_own(Own::Absent);
         late.handle_probed(node(2), Theirs::Absent);
-        let (_, outcome) = late.handle_timeout().unwrap();
+        let outcome = late.handle_timeout().unwrap();
         assert_eq!(outcome, Outcome::Failed(Failure::Timeout { acks: 2, needed: 3 }));
     }
 }

@@ -16,7 +16,6 @@ use quorate_net::{
 use super::{Local, stand_in::StandIns};
 use crate::{
     context::Context,
-    effect::ReplyTo,
     object::{Object, Outline, Sibling, VersionHash},
     quorum::{Quorum, Standing, Voter},
     version::Clock,
@@ -70,7 +69,6 @@ pub fn written(local: &Local, context: Option<&Context>, write: Sibling) -> Opti
 /// One client put, from the fan-out to the answer.
 #[derive(Debug)]
 pub struct PutCoordinator {
-    reply_to: ReplyTo,
     me: Endpoint,
     /// This core's own copy is a hint.
     stands_in: bool,
@@ -89,7 +87,6 @@ impl PutCoordinator {
     /// too unless it stands in for one; `fallbacks` those who may stand in, in order: nobody when the put is strict.
     #[must_use]
     pub fn new(
-        reply_to: ReplyTo,
         me: Endpoint,
         durability: Durability,
         needed: u8,
@@ -101,7 +98,6 @@ impl PutCoordinator {
         let quorum = Quorum::new(needed, owners.iter().copied());
         let stand_ins = StandIns::new(owners, fallbacks);
         Self {
-            reply_to,
             me,
             stands_in: owners.iter().any(|owner| owner.endpoint == me && owner.stands_in),
             durability,
@@ -163,7 +159,7 @@ impl PutCoordinator {
     }
 
     /// The answer, once, when it is certain.
-    pub fn answer(&mut self) -> Option<(ReplyTo, Outcome)> {
+    pub fn answer(&mut self) -> Option<Outcome> {
         let outcome = match self.quorum.standing() {
             _ if self.answered => return None,
             // One durable copy is this core's own: its log is the first to get the put.
@@ -180,16 +176,16 @@ impl PutCoordinator {
             Standing::Reached | Standing::Open => return None,
         };
         self.answered = true;
-        Some((self.reply_to, outcome))
+        Some(outcome)
     }
 
     /// The deadline has passed: the answer, if it was not given.
-    pub fn handle_timeout(&mut self) -> Option<(ReplyTo, Outcome)> {
+    pub fn handle_timeout(&mut self) -> Option<Outcome> {
         if std::mem::replace(&mut self.answered, true) {
             return None;
         }
         let failure = Failure::Timeout { acks: self.quorum.yes(), needed: self.quorum.needed() };
-        Some((self.reply_to, Outcome::Failed(failure)))
+        Some(Outcome::Failed(failure))
     }
 
     /// Nothing more can come.
@@ -211,7 +207,6 @@ mod tests {
 
     use super::*;
     use crate::{
-        effect::Origin,
         quorum::Groups,
         version::{Actor, Dot},
     };
@@ -225,15 +220,14 @@ mod tests {
     }
 
     fn put_with(durability: Durability, fallbacks: Vec<Endpoint>) -> PutCoordinator {
-        let reply_to = ReplyTo { origin: Origin::Client(1), id: 1 };
         let owners = [1, 2, 3].map(|id| Voter { endpoint: node(id), groups: Groups::PRESENT, stands_in: false });
-        let mut put = PutCoordinator::new(reply_to, node(1), durability, 2, &owners, fallbacks, Default::default());
+        let mut put = PutCoordinator::new(node(1), durability, 2, &owners, fallbacks, Default::default());
         put.handle_own_appended();
         put
     }
 
-    fn is_written(answer: Option<&(ReplyTo, Outcome)>) -> bool {
-        matches!(answer, Some((_, Outcome::Written { .. })))
+    fn is_written(answer: Option<&Outcome>) -> bool {
+        matches!(answer, Some(Outcome::Written { .. }))
     }
 
     #[test]
@@ -262,17 +256,15 @@ mod tests {
     #[test]
     fn one_durable_copy_that_is_a_hint_is_told_as_sloppy() {
         for (durability, told) in [(Durability::One, true), (Durability::Buffered, false)] {
-            let reply_to = ReplyTo { origin: Origin::Client(1), id: 1 };
             let owners = [1, 2, 3].map(|id| Voter { endpoint: node(id), groups: Groups::PRESENT, stands_in: id == 1 });
-            let mut put =
-                PutCoordinator::new(reply_to, node(1), durability, 2, &owners, Vec::new(), Default::default());
+            let mut put = PutCoordinator::new(node(1), durability, 2, &owners, Vec::new(), Default::default());
             put.handle_own_appended();
             put.handle_own(true);
             put.handle_replicated(node(2), ReplicaOutcome::Buffered);
             put.handle_replicated(node(3), ReplicaOutcome::Buffered);
             let answer = put.answer();
             assert!(
-                matches!(answer, Some((_, Outcome::Written { sloppy, .. })) if sloppy == told),
+                matches!(answer, Some(Outcome::Written { sloppy, .. }) if sloppy == told),
                 "{durability:?}: {answer:?}"
             );
         }
@@ -291,12 +283,12 @@ mod tests {
         lost.handle_unreachable(node(2));
         lost.handle_replicated(node(3), ReplicaOutcome::StoreFailed);
         let expected = Failure::Unavailable { reachable: 0, needed: 2 };
-        assert_eq!(lost.answer().map(|(_, outcome)| outcome), Some(Outcome::Failed(expected)));
+        assert_eq!(lost.answer(), Some(Outcome::Failed(expected)));
 
         let mut full = put(Durability::Durable);
         full.handle_replicated(node(2), ReplicaOutcome::DiskFull);
         full.handle_replicated(node(3), ReplicaOutcome::DiskFull);
-        assert_eq!(full.answer().map(|(_, outcome)| outcome), Some(Outcome::Failed(Failure::DiskFull)));
+        assert_eq!(full.answer(), Some(Outcome::Failed(Failure::DiskFull)));
     }
 
     #[test]
@@ -309,7 +301,7 @@ mod tests {
         put.handle_replicated(node(4), ReplicaOutcome::DiskFull);
         assert_eq!(put.engage(), [(node(5), NodeId(2))], "the next one, when the first cannot");
         put.handle_replicated(node(5), ReplicaOutcome::Durable);
-        assert!(matches!(put.answer(), Some((_, Outcome::Written { sloppy: true, .. }))));
+        assert!(matches!(put.answer(), Some(Outcome::Written { sloppy: true, .. })));
         put.handle_replicated(node(3), ReplicaOutcome::StoreFailed);
         assert!(put.engage().is_empty(), "nobody is left");
         assert!(put.is_complete());
@@ -322,7 +314,7 @@ mod tests {
         assert_eq!(put.handle_silence(), [node(2), node(3)]);
         assert_eq!(put.engage(), [(node(4), NodeId(2))]);
         put.handle_replicated(node(3), ReplicaOutcome::Durable);
-        assert!(matches!(put.answer(), Some((_, Outcome::Written { sloppy: false, .. }))), "two owners have it");
+        assert!(matches!(put.answer(), Some(Outcome::Written { sloppy: false, .. })), "two owners have it");
         assert!(!put.is_complete(), "two have still to say something");
     }
 

@@ -9,26 +9,25 @@
 use quorate_engine::disk::Disk;
 use quorate_net::{
     id::Endpoint,
-    message::{ArchivedReply, Consistency, Failure, Message, Outcome, Reply, Request},
+    message::{ArchivedReply, Consistency, Failure, Message, Operation, Outcome, Reply, Request},
 };
 
-use super::{Core, Underway, micros_left};
+use super::{Call, Core, Underway, micros_left};
 use crate::{
-    clock::{Instant, Now},
-    effect::{Effect, ReplyTo},
+    clock::Now,
+    effect::Effect,
+    recorder::{Kind, Stage},
 };
 
 /// A request is forwarded at most this often: once to a node of the key's, with room for nodes that do not agree.
 const HOPS_MAX: u8 = 3;
 
 /// Somebody may have done it.
-const MAYBE_DONE: Failure = Failure::Timeout { acks: 0, needed: 1 };
+pub(super) const MAYBE_DONE: Failure = Failure::Timeout { acks: 0, needed: 1 };
 
 /// A request that others work on.
 pub(super) struct Forward {
-    pub(super) reply_to: ReplyTo,
-    deadline: Instant,
-    partition: u16,
+    pub(super) call: Call,
     request: Request,
     /// Who was asked, the last one last.
     pub(super) asked: Vec<Endpoint>,
@@ -61,15 +60,8 @@ impl<D: Disk> Core<D> {
         all.clone().filter(up).chain(all.filter(late))
     }
 
-    pub(super) fn forward(
-        &mut self,
-        now: Now,
-        reply_to: ReplyTo,
-        deadline: Instant,
-        partition: u16,
-        mut request: Request,
-        out: &mut Vec<Effect>,
-    ) {
+    pub(super) fn forward(&mut self, now: Now, call: Call, mut request: Request, out: &mut Vec<Effect>) {
+        let Call { reply_to, deadline, partition, .. } = call;
         if request.hops >= HOPS_MAX {
             let text = "forwarded too often: the nodes do not agree on the ring".to_owned();
             return self.fail(reply_to, Failure::BadRequest(text), out);
@@ -79,8 +71,7 @@ impl<D: Disk> Core<D> {
         };
         self.statistics.forwarded += 1;
         request.hops += 1;
-        let forward =
-            Forward { reply_to, deadline, partition, request, asked: Vec::with_capacity(1), failed: Vec::new() };
+        let forward = Forward { call, request, asked: Vec::with_capacity(1), failed: Vec::new() };
         let number = self.begin(now, deadline, Underway::Forward(Box::new(forward)));
         self.forward_to(now, number, to, out);
     }
@@ -90,14 +81,14 @@ impl<D: Disk> Core<D> {
         forward.asked.push(to);
         let mut request = forward.request.clone();
         request.id = number;
-        request.timeout_us = micros_left(now, forward.deadline);
+        request.timeout_us = micros_left(now, forward.call.deadline);
         out.push(Effect::Send { to, message: Message::Request(request) });
     }
 
     /// Asks the next one, beside those who were asked already.
     pub(super) fn forward_again(&mut self, now: Now, number: u64, out: &mut Vec<Effect>) {
         let Some(Underway::Forward(forward)) = self.operations.get(&number) else { return };
-        let (partition, consistency) = (forward.partition, forward.request.operation.consistency());
+        let (partition, consistency) = (forward.call.partition, forward.request.operation.consistency());
         let me = self.settings.me;
         let next = self.coordinators(partition, consistency).find(|to| *to != me && !forward.asked.contains(to));
         match next {
@@ -108,11 +99,7 @@ impl<D: Disk> Core<D> {
             }
             // Somebody may still answer.
             None if forward.failed.len() < forward.asked.len() => {}
-            None => {
-                let reply_to = forward.reply_to;
-                self.operations.remove(&number);
-                self.fail(reply_to, MAYBE_DONE, out);
-            }
+            None => self.end_forward(now, number, Outcome::Failed(MAYBE_DONE), out),
         }
     }
 
@@ -134,6 +121,7 @@ impl<D: Disk> Core<D> {
         if !forward.asked.contains(&from) {
             return;
         }
+        forward.call.trace.mark(now.instant, Stage::Peer(from));
         let Ok(reply) = rkyv::deserialize::<Reply, rkyv::rancor::Error>(reply) else {
             self.statistics.malformed += 1;
             return;
@@ -147,12 +135,23 @@ impl<D: Disk> Core<D> {
             if forward.failed.len() < forward.asked.len() {
                 return;
             }
-            let reply_to = forward.reply_to;
-            self.operations.remove(&number);
-            return self.fail(reply_to, MAYBE_DONE, out);
+            return self.end_forward(now, number, Outcome::Failed(MAYBE_DONE), out);
         }
-        let reply_to = forward.reply_to;
-        self.operations.remove(&number);
-        out.push(reply_to.answer(reply.outcome));
+        self.end_forward(now, number, reply.outcome, out);
+    }
+
+    fn end_forward(&mut self, now: Now, number: u64, outcome: Outcome, out: &mut Vec<Effect>) {
+        if let Some(Underway::Forward(forward)) = self.operations.remove(&number) {
+            self.finish_forward(now, &forward, outcome, out);
+        }
+    }
+
+    pub(super) fn finish_forward(&mut self, now: Now, forward: &Forward, outcome: Outcome, out: &mut Vec<Effect>) {
+        let key = match &forward.request.operation {
+            Operation::Get(get) => get.key.encoded(),
+            Operation::Put(put) => put.key.encoded(),
+            Operation::ClusterMap => unreachable!("that is answered where it is asked"),
+        };
+        self.finish(now, Kind::Forward, &forward.call, key, outcome, out);
     }
 }

@@ -8,39 +8,32 @@ use quorate_engine::{
 use quorate_net::{
     id::Endpoint,
     key::Key,
-    message::{self, ArchivedProbed, ArchivedProbedVersion, Failure, Message, Probe, Replicate},
+    message::{self, ArchivedProbed, ArchivedProbedVersion, Failure, Message, Outcome, Probe, Replicate},
 };
 
-use super::{Core, Load, Loaded, LogId, NONE_KNOWN, Underway, Waiter, micros, micros_left};
+use super::{Call, Core, Load, Loaded, LogId, NONE_KNOWN, Underway, Waiter, micros, micros_left};
 use crate::{
     clock::{Instant, Now},
     coordinator::get::{GetCoordinator, Own, Progress, Theirs},
-    effect::{Effect, ReplyTo},
+    effect::Effect,
     object::{VersionHash, view},
     quorum::Voter,
+    recorder::{Kind, Stage},
 };
 
 /// A get under way.
 pub(super) struct Get {
     pub coordinator: GetCoordinator,
-    deadline: Instant,
-    partition: u16,
+    pub(super) call: Call,
     /// The version that the others are told this core holds.
     known: VersionHash,
-    key: Key,
+    pub(super) key: Key,
 }
 
 impl<D: Disk> Core<D> {
     /// Asks the other replicas for their versions, and reads the own copy meanwhile.
-    pub(super) fn get(
-        &mut self,
-        now: Now,
-        reply_to: ReplyTo,
-        deadline: Instant,
-        partition: u16,
-        get: message::Get,
-        out: &mut Vec<Effect>,
-    ) {
+    pub(super) fn get(&mut self, now: Now, call: Call, get: message::Get, out: &mut Vec<Effect>) {
+        let Call { reply_to, deadline, partition, .. } = call;
         let needed = match self.quorum_of(get.quorum, self.settings.read_quorum) {
             Ok(needed) => needed,
             Err(failure) => return self.fail(reply_to, failure, out),
@@ -52,7 +45,7 @@ impl<D: Disk> Core<D> {
         let fallbacks = self.fallbacks(partition, get.consistency);
         // A fallback need not hold a hint: nobody can count on it.
         let unreachable = self.unreachable(&voters, &[], needed);
-        let mut coordinator = GetCoordinator::new(reply_to, me, needed, &voters, fallbacks);
+        let mut coordinator = GetCoordinator::new(me, needed, &voters, fallbacks);
         for &endpoint in &unreachable {
             coordinator.handle_probed(endpoint, Theirs::Unknown);
         }
@@ -60,7 +53,7 @@ impl<D: Disk> Core<D> {
         let (local, pending) = self.local(log, partition, get.key.encoded(), None);
         let key = get.key.clone();
         let known = local.version;
-        let get = Get { coordinator, deadline, partition, known, key: get.key };
+        let get = Get { coordinator, call, known, key: get.key };
         let operation = self.begin(now, deadline, Underway::Get(Box::new(get)));
         for voter in voters.iter().filter(|voter| voter.endpoint != me && !unreachable.contains(&voter.endpoint)) {
             out.push(probe(now, voter.endpoint, operation, deadline, partition, known, &key));
@@ -93,8 +86,11 @@ impl<D: Disk> Core<D> {
 
     /// The own copy was read. It may be newer than when it was asked for, and then not yet on disk.
     pub(super) fn own_loaded(&mut self, now: Now, log: LogId, operation: u64, loaded: &Loaded, out: &mut Vec<Effect>) {
-        if let (Some(Underway::Get(get)), Ok(Some(body))) = (self.operations.get(&operation), loaded)
-            && let (_, Some(sequence)) = self.local(log, get.partition, get.key.encoded(), None)
+        let Some(Underway::Get(get)) = self.operations.get_mut(&operation) else { return };
+        get.call.trace.mark(now.instant, Stage::Read);
+        let (partition, key) = (get.call.partition, get.key.clone());
+        if let Ok(Some(body)) = loaded
+            && let (_, Some(sequence)) = self.local(log, partition, key.encoded(), None)
         {
             return self.when_durable(log, sequence, Waiter::Get { operation, body: body.clone() });
         }
@@ -108,6 +104,9 @@ impl<D: Disk> Core<D> {
 
     /// The own copy is on disk, so it may be shown; `None`: it never will be.
     pub(super) fn own_readable(&mut self, now: Now, operation: u64, body: Option<Bytes>, out: &mut Vec<Effect>) {
+        if let Some(Underway::Get(get)) = self.operations.get_mut(&operation) {
+            get.call.trace.mark(now.instant, Stage::Commit);
+        }
         self.own_known(now, operation, body.map_or(Own::Lost, Own::Body), out);
     }
 
@@ -135,6 +134,7 @@ impl<D: Disk> Core<D> {
             };
             self.statistics.divergent += u64::from(differs);
             get.coordinator.handle_probed(from, theirs);
+            get.call.trace.mark(now.instant, Stage::Peer(from));
             self.get_progress(now, operation, out);
         } else {
             self.hint_probed(now, from, operation, &theirs, out);
@@ -161,29 +161,30 @@ impl<D: Disk> Core<D> {
         let engaged = get.coordinator.engage();
         // Who has lost its own copy has to be told everything.
         let known = if get.coordinator.own_is_lost() { NONE_KNOWN } else { get.known };
-        let ask = |to| probe(now, to, operation, get.deadline, get.partition, known, &get.key);
+        let ask = |to| probe(now, to, operation, get.call.deadline, get.call.partition, known, &get.key);
         out.extend(engaged.into_iter().map(ask));
         // A body that is no object counts as lost; the second look goes on without it.
         let progress = get.coordinator.progress(&self.sealer, get.key.encoded()).or_else(|_| {
             self.statistics.malformed += 1;
             get.coordinator.progress(&self.sealer, get.key.encoded())
         });
-        let (deadline, partition) = (get.deadline, get.partition);
+        let call = get.call;
         match progress {
-            Ok(Progress::Answer(reply_to, outcome)) => {
-                self.answer(reply_to, outcome, out);
+            Ok(Progress::Answer(outcome)) => {
+                let key = get.key.clone();
+                self.finish(now, Kind::Get, &call, key.encoded(), outcome, out);
                 self.end_complete_get(operation, out);
             }
             Ok(Progress::Ask(replicas)) => {
-                let key = get.key.clone();
+                let (Call { deadline, partition, .. }, key) = (call, get.key.clone());
                 let ask = |to| probe(now, to, operation, deadline, partition, NONE_KNOWN, &key);
                 out.extend(replicas.into_iter().map(ask));
             }
             Ok(Progress::Open) => self.end_complete_get(operation, out),
             Err(_) => {
-                if let Some(Underway::Get(get)) = self.operations.remove(&operation) {
-                    self.fail(get.coordinator.reply_to(), Failure::Corrupt, out);
-                }
+                let key = get.key.clone();
+                self.operations.remove(&operation);
+                self.finish(now, Kind::Get, &call, key.encoded(), Outcome::Failed(Failure::Corrupt), out);
             }
         }
     }
@@ -201,13 +202,14 @@ impl<D: Disk> Core<D> {
 
     /// What some replicas have and others lack goes to those, this core among them (section 5). Nobody waits for it.
     pub(super) fn repair(&mut self, get: &Get, out: &mut Vec<Effect>) {
+        self.statistics.stale += u64::from(get.coordinator.was_stale());
         for (to, mut object) in get.coordinator.repairs(self.settings.me) {
             object.siblings.truncate(if planted(Bug::RepairsOneSibling) { 1 } else { usize::MAX });
             self.statistics.repairs += 1;
             let replicate = Replicate {
                 operation: self.number(),
                 timeout_us: micros(self.settings.timeout),
-                partition: get.partition,
+                partition: get.call.partition,
                 durable: false,
                 hint_for: None,
                 base: VersionHash::ABSENT.0,

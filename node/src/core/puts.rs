@@ -9,46 +9,44 @@ use quorate_engine::{
 use quorate_net::{
     id::{Endpoint, NodeId},
     key::Key,
-    message::{ArchivedReplicated, Durability, Failure, Message, Put, Replicate, Replicated},
+    message::{ArchivedReplicated, Durability, Failure, Message, Outcome, Put, Replicate, Replicated},
 };
 
-use super::{Core, Load, Loaded, LogId, Waiter, micros_left};
+use super::{Call, Core, Load, Loaded, LogId, Waiter, micros_left};
 use crate::{
-    clock::{Instant, Now},
+    clock::Now,
     context::Context,
     coordinator::{
         Local,
         put::{PutCoordinator, Written, written},
     },
-    effect::{Effect, ReplyTo},
+    effect::Effect,
     object::{Object, Sibling, VersionHash},
+    recorder::{Kind, Stage},
     version::{Clock, Dot},
 };
 
 /// A put that was not yet made.
 pub(super) struct PutJob {
-    reply_to: ReplyTo,
-    deadline: Instant,
-    partition: u16,
+    pub(super) call: Call,
     put: Put,
     /// The version whose record turned out to be lost.
     lost: Option<VersionHash>,
 }
 
 impl PutJob {
-    pub(super) fn new(reply_to: ReplyTo, deadline: Instant, partition: u16, put: Put) -> Self {
-        Self { reply_to, deadline, partition, put, lost: None }
+    pub(super) fn new(call: Call, put: Put) -> Self {
+        Self { call, put, lost: None }
     }
 }
 
 /// A put that was made, from the fan-out on.
 pub(super) struct Underway {
     pub(super) coordinator: PutCoordinator,
-    deadline: Instant,
-    partition: u16,
+    pub(super) call: Call,
     durable: bool,
     base: VersionHash,
-    key: Key,
+    pub(super) key: Key,
     body: Bytes,
 }
 
@@ -66,13 +64,14 @@ impl<D: Disk> Core<D> {
     /// Makes the new object from what the store holds, appends it and sends it out. `loaded` is the body that an earlier
     /// try had to read; it counts only while it is still the version that the index knows.
     pub(super) fn put(&mut self, now: Now, job: PutJob, loaded: Option<Object>, out: &mut Vec<Effect>) {
-        if job.deadline <= now.instant {
+        let Call { deadline, partition, .. } = job.call;
+        if deadline <= now.instant {
             let needed = self.settings.write_quorum;
-            return self.fail(job.reply_to, Failure::Timeout { acks: 0, needed }, out);
+            return self.fail_put(now, &job, Failure::Timeout { acks: 0, needed }, out);
         }
         let (quorum, context) = match self.check(&job.put) {
             Ok(checked) => checked,
-            Err(failure) => return self.fail(job.reply_to, failure, out),
+            Err(failure) => return self.fail_put(now, &job, failure, out),
         };
         // The scrub may have found since the last event that this key's record is lost.
         self.look_for_damage(now, out);
@@ -80,19 +79,19 @@ impl<D: Disk> Core<D> {
             return self.deferred.push_back(job);
         };
         let key = job.put.key.encoded().clone();
-        let log = self.log_of(job.partition);
-        if log == LogId::Objects && self.transfer.is_dropping(job.partition) {
+        let log = self.log_of(partition);
+        if log == LogId::Objects && self.transfer.is_dropping(partition) {
             // It would be dropped with the rest. What the ring gave back is clear in a moment.
-            return self.fail(job.reply_to, Failure::Overloaded { retry_after_us: 10_000 }, out);
+            return self.fail_put(now, &job, Failure::Overloaded { retry_after_us: 10_000 }, out);
         }
-        let (mut local, pending) = self.local(log, job.partition, &key, loaded);
+        let (mut local, pending) = self.local(log, partition, &key, loaded);
         if job.lost == Some(local.version) {
             // What is here cannot be read: the new actor starts from nothing, and the others keep what they hold.
             local = Local::absent();
         }
         if let Some(token) = job.put.token.filter(|_| !planted(Bug::TokenForgotten)) {
             // A retry is recognised by the objects that carry its token: the body must be seen.
-            if !local.is_absent() && !self.add_body(&mut local, log, job.partition, &key) {
+            if !local.is_absent() && !self.add_body(&mut local, log, partition, &key) {
                 return self.load_for_put(log, job, out);
             }
             let known = self.tokens.contains(&key, token)
@@ -108,7 +107,7 @@ impl<D: Disk> Core<D> {
         }
         let sibling = Sibling { dot, timestamp_ms: now.wall_ms, token: job.put.token, value: job.put.value.clone() };
         let made = written(&local, context.as_ref(), sibling.clone()).or_else(|| {
-            self.add_body(&mut local, log, job.partition, &key).then(|| written(&local, context.as_ref(), sibling))?
+            self.add_body(&mut local, log, partition, &key).then(|| written(&local, context.as_ref(), sibling))?
         });
         let Some(made) = made else { return self.load_for_put(log, job, out) };
         let nothing = Clock::new();
@@ -119,7 +118,7 @@ impl<D: Disk> Core<D> {
             Ok(fan_out) => {
                 self.statistics.clock_entries_dropped += dropped;
                 if log == LogId::Hints {
-                    self.hint_taken(now, job.partition, &key, local.is_absent(), out);
+                    self.hint_taken(now, partition, &key, local.is_absent(), out);
                 }
                 self.counter = dot.counter;
                 if let Some(token) = job.put.token {
@@ -127,25 +126,30 @@ impl<D: Disk> Core<D> {
                 }
                 self.fan_out(now, &job, quorum, fan_out, out);
             }
-            Err(failure) => self.fail(job.reply_to, failure, out),
+            Err(failure) => self.fail_put(now, &job, failure, out),
         }
+    }
+
+    fn fail_put(&mut self, now: Now, job: &PutJob, failure: Failure, out: &mut Vec<Effect>) {
+        self.finish(now, Kind::Put, &job.call, job.put.key.encoded(), Outcome::Failed(failure), out);
     }
 
     /// The body that a put needed was read, or is lost.
     pub(super) fn put_loaded(&mut self, now: Now, log: LogId, mut job: PutJob, loaded: &Loaded, out: &mut Vec<Effect>) {
+        job.call.trace.mark(now.instant, Stage::Read);
         match loaded {
             // The ring changed meanwhile: what was read is of another log.
-            _ if log != self.log_of(job.partition) => self.put(now, job, None, out),
+            _ if log != self.log_of(job.call.partition) => self.put(now, job, None, out),
             Ok(body) => {
                 let object = body.as_ref().and_then(|body| Object::decode(body).ok());
                 self.put(now, job, object, out);
             }
             Err(ReadError::Corrupt { .. }) => {
-                let (local, _) = self.local(log, job.partition, job.put.key.encoded(), None);
+                let (local, _) = self.local(log, job.call.partition, job.put.key.encoded(), None);
                 job.lost = Some(local.version);
                 self.put(now, job, None, out);
             }
-            Err(_) => self.fail(job.reply_to, Failure::Corrupt, out),
+            Err(_) => self.fail_put(now, &job, Failure::Corrupt, out),
         }
     }
 
@@ -160,7 +164,7 @@ impl<D: Disk> Core<D> {
 
     fn load_for_put(&mut self, log: LogId, job: PutJob, out: &mut Vec<Effect>) {
         self.statistics.put_loads += 1;
-        self.load(log, job.partition, job.put.key.clone(), Load::Put(job), out);
+        self.load(log, job.call.partition, job.put.key.clone(), Load::Put(Box::new(job)), out);
     }
 
     fn append_own(&mut self, log: LogId, job: &PutJob, local: &Local, made: &Written) -> Result<FanOut, Failure> {
@@ -174,8 +178,8 @@ impl<D: Disk> Core<D> {
         }
         let key = job.put.key.encoded();
         let appended = match log {
-            LogId::Objects => self.objects.append(job.partition, key, &body),
-            LogId::Hints => self.hints.append(job.partition, key, &body),
+            LogId::Objects => self.objects.append(job.call.partition, key, &body),
+            LogId::Hints => self.hints.append(job.call.partition, key, &body),
         };
         let sequence = appended.map_err(|error| match error {
             AppendError::Full => Failure::DiskFull,
@@ -223,12 +227,12 @@ impl<D: Disk> Core<D> {
 
     fn fan_out(&mut self, now: Now, job: &PutJob, quorum: u8, fan_out: FanOut, out: &mut Vec<Effect>) {
         let (me, durability, consistency) = (self.settings.me, job.put.durability, job.put.consistency);
-        let voters = self.voters(job.partition);
-        let fallbacks = self.fallbacks(job.partition, consistency);
+        let voters = self.voters(job.call.partition);
+        let fallbacks = self.fallbacks(job.call.partition, consistency);
         let unreachable = self.unreachable(&voters, &fallbacks, quorum);
         let FanOut { base, body, context, replaced, pending } = fan_out;
         let outcome = (context, replaced);
-        let mut coordinator = PutCoordinator::new(job.reply_to, me, durability, quorum, &voters, fallbacks, outcome);
+        let mut coordinator = PutCoordinator::new(me, durability, quorum, &voters, fallbacks, outcome);
         coordinator.handle_own_appended();
         if pending.is_none() {
             coordinator.handle_own(true);
@@ -238,8 +242,7 @@ impl<D: Disk> Core<D> {
         }
         let put = Underway {
             coordinator,
-            deadline: job.deadline,
-            partition: job.partition,
+            call: job.call,
             durable: durability == Durability::Durable && !planted(Bug::BufferedCounts),
             base,
             key: job.put.key.clone(),
@@ -247,10 +250,10 @@ impl<D: Disk> Core<D> {
         };
         let up = voters.iter().filter(|voter| voter.endpoint != me && !unreachable.contains(&voter.endpoint));
         let sends: Vec<_> = up.map(|voter| (voter.endpoint, None)).collect();
-        let operation = self.begin(now, job.deadline, super::Underway::Put(Box::new(put)));
+        let operation = self.begin(now, job.call.deadline, super::Underway::Put(Box::new(put)));
         self.send_put(now, operation, sends, out);
         if let Some(sequence) = pending {
-            self.when_durable(self.log_of(job.partition), sequence, Waiter::Put { operation });
+            self.when_durable(self.log_of(job.call.partition), sequence, Waiter::Put { operation });
         }
         self.put_progress(now, operation, out);
     }
@@ -260,8 +263,8 @@ impl<D: Disk> Core<D> {
         for (to, hint_for) in to {
             let replicate = Replicate {
                 operation,
-                timeout_us: micros_left(now, put.deadline),
-                partition: put.partition,
+                timeout_us: micros_left(now, put.call.deadline),
+                partition: put.call.partition,
                 durable: put.durable,
                 hint_for,
                 base: put.base.0,
@@ -276,6 +279,7 @@ impl<D: Disk> Core<D> {
     pub(super) fn own_durable(&mut self, now: Now, operation: u64, durable: bool, out: &mut Vec<Effect>) {
         if let Some(super::Underway::Put(put)) = self.operations.get_mut(&operation) {
             put.coordinator.handle_own(durable);
+            put.call.trace.mark(now.instant, Stage::Commit);
             self.put_progress(now, operation, out);
         }
     }
@@ -293,6 +297,7 @@ impl<D: Disk> Core<D> {
             rkyv::deserialize::<Replicated, rkyv::rancor::Infallible>(replicated);
         if let Some(super::Underway::Put(put)) = self.operations.get_mut(&operation) {
             put.coordinator.handle_replicated(from, outcome);
+            put.call.trace.mark(now.instant, Stage::Peer(from));
             self.put_progress(now, operation, out);
         } else {
             self.hint_replicated(now, from, operation, outcome, out);
@@ -308,12 +313,12 @@ impl<D: Disk> Core<D> {
             self.send_put(now, operation, hints, out);
         }
         let Some(super::Underway::Put(put)) = self.operations.get_mut(&operation) else { return };
-        let answer = put.coordinator.answer();
+        let answer = put.coordinator.answer().map(|outcome| (put.call, put.key.clone(), outcome));
         if put.coordinator.is_complete() {
             self.operations.remove(&operation);
         }
-        if let Some((reply_to, outcome)) = answer {
-            self.answer(reply_to, outcome, out);
+        if let Some((call, key, outcome)) = answer {
+            self.finish(now, Kind::Put, &call, key.encoded(), outcome, out);
         }
     }
 }

@@ -20,6 +20,7 @@ use crate::{
     coordinator::Local,
     effect::Effect,
     object::{Object, VersionHash, view},
+    recorder::{Kind, Stage, Trace},
     replica::{Decision, decide},
 };
 
@@ -32,6 +33,8 @@ pub(super) enum Sender {
         to: Endpoint,
         /// Its number for the put.
         operation: u64,
+        /// When the object came.
+        came: Instant,
     },
     /// This core's own anti-entropy, for a peer.
     Exchange {
@@ -76,7 +79,7 @@ impl<D: Disk> Core<D> {
     /// A coordinator sends an object to keep.
     pub(super) fn replicate(&mut self, now: Now, from: Endpoint, replicate: &ArchivedReplicate, out: &mut Vec<Effect>) {
         let incoming = Incoming {
-            sender: Sender::Coordinator { to: from, operation: replicate.operation.to_native() },
+            sender: Sender::Coordinator { to: from, operation: replicate.operation.to_native(), came: now.instant },
             hint: replicate.hint_for.is_some(),
             partition: replicate.partition.to_native(),
             durable: replicate.durable,
@@ -216,8 +219,13 @@ impl<D: Disk> Core<D> {
 
     /// What was taken is on disk, or never will be.
     pub(super) fn acknowledge(&mut self, now: Now, sender: Sender, durable: bool, out: &mut Vec<Effect>) {
-        if matches!(sender, Sender::Exchange { .. }) {
-            self.exchange_waits -= 1;
+        match sender {
+            Sender::Exchange { .. } => self.exchange_waits -= 1,
+            Sender::Coordinator { came, .. } => {
+                let mut trace = Trace::new(came);
+                trace.mark(now.instant, Stage::Commit);
+                self.recorder.record(now.instant, Kind::Replicate, &trace, None, !durable);
+            }
         }
         let outcome = if durable || planted(Bug::FailureAcknowledged) {
             ReplicaOutcome::Durable
@@ -233,7 +241,7 @@ impl<D: Disk> Core<D> {
 
     fn tell_outcome(&mut self, now: Now, sender: Sender, outcome: ReplicaOutcome, out: &mut Vec<Effect>) {
         match sender {
-            Sender::Coordinator { to, operation } => {
+            Sender::Coordinator { to, operation, .. } => {
                 out.push(Effect::Send { to, message: Message::Replicated(Replicated { operation, outcome }) });
             }
             Sender::Exchange { job } => self.exchange_taken(now, job, outcome == ReplicaOutcome::Durable, out),

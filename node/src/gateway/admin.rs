@@ -22,8 +22,19 @@ use crate::membership::state::Change;
 
 type Subcommands = &'static [(&'static str, i32)];
 
-const SUBCOMMANDS: Subcommands =
-    &[("cluster", -3), ("exchanges", 2), ("help", 2), ("hints", 2), ("members", 2), ("repair", -2), ("roots", 2)];
+const SUBCOMMANDS: Subcommands = &[
+    ("cluster", -3),
+    ("exchanges", 2),
+    ("help", 2),
+    ("hints", 2),
+    ("keys", 2),
+    ("members", 2),
+    ("metrics", 2),
+    ("repair", -2),
+    ("roots", 2),
+    ("tail", 2),
+    ("tasks", 2),
+];
 
 const CLUSTER: Subcommands = &[
     ("abort", 3),
@@ -55,9 +66,13 @@ pub(super) fn quorate(command: Command<'_>, node: &dyn NodeView) -> Result<Wante
         "cluster" => return cluster(command),
         "exchanges" => Inquiry::Exchanges,
         "hints" => Inquiry::Hints,
+        "keys" => Inquiry::Keys,
         "members" => Inquiry::Members,
+        "metrics" => Inquiry::Metrics,
         "repair" => repair(command, node)?,
         "roots" => Inquiry::Roots,
+        "tail" => Inquiry::Tail,
+        "tasks" => Inquiry::Tasks,
         _ => return Ok(Wanted::Help("quorate", SUBCOMMANDS)),
     }))
 }

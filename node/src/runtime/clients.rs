@@ -17,8 +17,11 @@ use quorate_net::{
 };
 
 use super::{shell::Shell, view::View};
-use crate::gateway::{After, Ask, Origin, Session, Task, Ticket};
-use crate::membership::state::Change;
+use crate::{
+    clock::Instant,
+    gateway::{After, Ask, Origin, Session, Task, Ticket},
+    membership::state::Change,
+};
 
 /// A native connection with more unanswered requests than this is not read from.
 const UNANSWERED_MAX: usize = 4096;
@@ -88,6 +91,8 @@ pub(super) struct RespConnection {
     asks: RefCell<VecDeque<Ask>>,
     /// An answer may come while the request is being asked: the next one then waits for this loop, not for a deeper one.
     asking: Cell<bool>,
+    /// When the last bytes came: what follows from them waits since then.
+    arrived: Cell<Instant>,
 }
 
 impl RespConnection {
@@ -100,12 +105,14 @@ impl RespConnection {
             session: RefCell::new(Session::new(origin, view.gateway_limits())),
             asks: RefCell::default(),
             asking: Cell::new(false),
+            arrived: Cell::new(shell.instant()),
         });
         view.remember(connection.id(), Rc::downgrade(&resp));
         resp
     }
 
     fn received(self: &Rc<Self>, input: &[u8]) -> Taken {
+        self.arrived.set(self.shell.instant());
         let mut asks = Vec::new();
         let mut taken = Taken { consumed: 0, next: Next::Close };
         let sent = self.connection.send(|out| {
@@ -141,7 +148,7 @@ impl RespConnection {
         let answered = move |reply: Reply| {
             resp.hand_in(|session, asks, out| session.answered(ticket, reply.outcome, asks, out));
         };
-        self.shell.request(request_for(operation), Box::new(answered));
+        self.shell.request(self.arrived.get(), request_for(operation), Box::new(answered));
     }
 
     fn change(self: &Rc<Self>, ticket: Ticket, change: Change) {
@@ -191,6 +198,7 @@ pub(super) type WeakResp = Weak<RespConnection>;
 
 impl NativeHandler {
     fn received(&mut self, connection: &Connection, input: &[u8]) -> Taken {
+        let arrived = self.shell.instant();
         let mut consumed = 0;
         loop {
             if self.state.unanswered.get() >= UNANSWERED_MAX {
@@ -209,11 +217,11 @@ impl NativeHandler {
             let Some(request) = request else {
                 return Taken { consumed, next: Next::Close };
             };
-            self.ask(connection, request);
+            self.ask(connection, arrived, request);
         }
     }
 
-    fn ask(&self, connection: &Connection, request: Request) {
+    fn ask(&self, connection: &Connection, arrived: Instant, request: Request) {
         let (state, connection) = (self.state.clone(), connection.clone());
         state.unanswered.set(state.unanswered.get() + 1);
         let answered = move |reply| {
@@ -229,7 +237,7 @@ impl NativeHandler {
                 connection.finish();
             }
         };
-        self.shell.request(request, Box::new(answered));
+        self.shell.request(arrived, request, Box::new(answered));
     }
 
     fn input_ended(&self, connection: &Connection) {

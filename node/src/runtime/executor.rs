@@ -5,7 +5,7 @@ use std::{
     path::PathBuf,
     rc::Rc,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -30,12 +30,14 @@ use super::{
     peers::{self, Identity},
     server::ServeError,
     shell::{Shell, now_since, random_u64},
-    view::View,
+    stalls::Stalls,
+    view::{View, figures},
 };
 use crate::{
     config::{Cluster, Config},
     context::Sealer,
     core::LogId,
+    metrics::CoreFigures,
     start::{Layout, StartError, Started, start},
 };
 
@@ -47,6 +49,9 @@ const TICK_MIN: Duration = Duration::from_millis(1);
 
 /// So many ticks lie between two counts of the keys.
 const KEYS_EVERY: u64 = 8;
+
+/// The figures that any core may be asked for are as old as this.
+const FIGURES_EVERY: Duration = Duration::from_secs(1);
 
 /// Incomplete requests and unwritten answers of one core, in bytes.
 const BUFFERED_BYTES_MAX: usize = 512 << 20;
@@ -81,6 +86,8 @@ pub(super) struct Signals {
     pub ticks: Vec<AtomicU64>,
     /// Each core's count of keys.
     pub keys: Vec<AtomicU64>,
+    /// What each core told about itself last.
+    pub figures: Vec<Mutex<Option<CoreFigures>>>,
     /// Counts the node's client connections, so that each has a number of its own.
     pub clients: AtomicU64,
 }
@@ -104,15 +111,16 @@ async fn serve(plan: CorePlan) -> Result<(), ServeError> {
     let epoch = Instant::now();
     let started = open(&config, me, (store, hints), data, (cluster, machine), epoch).await?;
     // Before anything is waited for: a store that is closed needs them, also when another core did not start.
+    let stalls: Rc<Stalls> = Rc::default();
     for task in started.tasks {
-        spawn_local(task).detach();
+        spawn_local(stalls.watched(task.name(), task)).detach();
     }
     let Some((mesh, receivers)) = future::or(async { Some(seat.join().await) }, stopped(&signals)).await else {
         started.core.store().close().await;
         started.core.hint_store().close().await;
         return Ok(());
     };
-    let shell = Shell::new(started.core, epoch, mesh);
+    let shell = Shell::new(started.core, epoch, mesh, stalls);
     let (objects, hints) = shell.look(|core| (core.store().clone(), core.hint_store().clone()));
     spawn_local(watch_log(shell.clone(), objects, LogId::Objects)).detach();
     spawn_local(watch_log(shell.clone(), hints, LogId::Hints)).detach();
@@ -137,7 +145,7 @@ async fn serve(plan: CorePlan) -> Result<(), ServeError> {
     tick(&shell, &signals).await;
 
     let _closing = heartbeat();
-    shell.drive(|core, now, out| core.handle_stop(now, out));
+    shell.drive("stopping", |core, now, out| core.handle_stop(now, out));
     for task in serving {
         task.cancel().await;
     }
@@ -242,7 +250,7 @@ async fn watch_log<D: Disk>(shell: Rc<Shell>, store: Store<D>, log: LogId) {
     };
     loop {
         let watermark = store.advanced(seen).await;
-        shell.drive(|core, now, out| core.handle_log(now, log, watermark, out));
+        shell.drive("a commit", |core, now, out| core.handle_log(now, log, watermark, out));
         match watermark {
             Watermark::Durable(upto) => seen = upto,
             Watermark::Failed => {
@@ -290,13 +298,20 @@ async fn wait(delay: Duration) {
 async fn tick(shell: &Rc<Shell>, signals: &Signals) {
     let core = usize::from(shell.me().core.0);
     let (mine, keys) = (&signals.ticks[core], &signals.keys[core]);
+    let mut told = None;
     while !signals.stop.load(Ordering::Relaxed) {
-        wait(shell.until_next_timeout().clamp(TICK_MIN, TICK)).await;
+        let (begun, delay) = (shell.instant(), shell.until_next_timeout().clamp(TICK_MIN, TICK));
+        wait(delay).await;
+        shell.stalls().late(shell.instant().since(begun).saturating_sub(delay));
         // Keys are counted by looking at all partitions, and who asks for their number does not need that of this moment.
         if mine.fetch_add(1, Ordering::Relaxed).is_multiple_of(KEYS_EVERY) {
             keys.store(shell.look(|core| core.store().live_keys()), Ordering::Relaxed);
         }
-        shell.drive(|core, now, out| core.handle_timeout(now, out));
+        shell.drive("a deadline", |core, now, out| core.handle_timeout(now, out));
+        if told.is_none_or(|told: Instant| told.elapsed() >= FIGURES_EVERY) {
+            told = Some(Instant::now());
+            *signals.figures[core].lock().unwrap_or_else(PoisonError::into_inner) = Some(figures::told(shell));
+        }
     }
 }
 

@@ -94,7 +94,9 @@ impl Links {
         let own = &self.own;
         if self.shell.look(|core| core.membership().state().standing(own.identity, own.id)) == Standing::Belongs {
             let mut said = Ok(());
-            self.shell.drive(|core, now, out| said = core.handle_change(now, Change::Join(own.clone()), out));
+            self.shell.drive("a change of the ring", |core, now, out| {
+                said = core.handle_change(now, Change::Join(own.clone()), out);
+            });
             if let Err(error) = said {
                 say!("core {}: cannot tell the cluster where this node is: {error}", self.identity.me);
             }

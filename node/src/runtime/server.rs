@@ -7,7 +7,7 @@ use std::{
     io::{self, Write},
     path::{Path, PathBuf},
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
@@ -96,7 +96,12 @@ pub fn run(config: Config, stop: &AtomicBool, ready: impl FnOnce()) -> Result<()
     let config = Arc::new(config);
     let cores = config.member().cores;
     let counters = || (0..cores).map(|_| AtomicU64::new(0)).collect();
-    let signals = Arc::new(Signals { ticks: counters(), keys: counters(), ..Signals::default() });
+    let signals = Arc::new(Signals {
+        ticks: counters(),
+        keys: counters(),
+        figures: (0..cores).map(|_| Mutex::default()).collect(),
+        ..Signals::default()
+    });
     let mut threads = Vec::new();
     for seat in MeshSeat::all(cores, MESH_CAPACITY) {
         let core = &config.cores[usize::from(seat.core().0)];
@@ -198,6 +203,8 @@ impl Config {
             object_bytes_max: self.limits.object as usize,
             siblings_max: self.limits.siblings.into(),
             operations_max: self.limits.operations as usize,
+            service_level: self.service_level.p999,
+            admission: self.service_level.admission,
             partitions: self.cluster.partitions,
             replicas: self.cluster.replicas,
             gossip: GossipConfig::default(),

@@ -23,6 +23,7 @@ use quorate_net::{
 
 use serde_json::{Value, json};
 
+use super::stalls::Stalls;
 use crate::{
     clock::{Instant, Now},
     core::{Core, LogId},
@@ -40,6 +41,7 @@ type PeersChanged = dyn Fn(Option<Endpoint>);
 pub(super) struct Shell {
     me: Endpoint,
     core: RefCell<Core<DmaDisk>>,
+    stalls: Rc<Stalls>,
     epoch: SystemInstant,
     peers: RefCell<BTreeMap<Endpoint, Connection>>,
     mesh: Mesh<Vec<u8>>,
@@ -73,10 +75,11 @@ const SAID_AGAIN: Duration = Duration::from_secs(60);
 
 impl Shell {
     /// `epoch` is the moment from which the core's clock counts.
-    pub(super) fn new(core: Core<DmaDisk>, epoch: SystemInstant, mesh: Mesh<Vec<u8>>) -> Rc<Self> {
+    pub(super) fn new(core: Core<DmaDisk>, epoch: SystemInstant, mesh: Mesh<Vec<u8>>, stalls: Rc<Stalls>) -> Rc<Self> {
         Rc::new(Self {
             me: core.settings().me,
             core: RefCell::new(core),
+            stalls,
             epoch,
             peers: RefCell::default(),
             mesh,
@@ -103,16 +106,26 @@ impl Shell {
         look(&self.core.borrow())
     }
 
+    /// What keeps this core from everything else.
+    pub(super) fn stalls(&self) -> &Rc<Stalls> {
+        &self.stalls
+    }
+
     /// Messages that could not be sent.
     pub(super) fn unsent(&self) -> u64 {
         self.unsent.get()
     }
 
     /// Hands an event to the machine, then does what it asks. What is done may at once lead to the next event: a task runs
-    /// from the moment it is spawned. Then what that one asks is done after all that was asked before.
-    pub(super) fn drive(self: &Rc<Self>, event: impl FnOnce(&mut Core<DmaDisk>, Now, &mut Vec<Effect>)) {
+    /// from the moment it is spawned. Then what that one asks is done after all that was asked before. `name`: of the event.
+    pub(super) fn drive(
+        self: &Rc<Self>,
+        name: &'static str,
+        event: impl FnOnce(&mut Core<DmaDisk>, Now, &mut Vec<Effect>),
+    ) {
         let mut asked = self.spare.take();
-        event(&mut self.core.borrow_mut(), self.now(), &mut asked);
+        let now = self.now();
+        event(&mut self.core.borrow_mut(), now, &mut asked);
         self.effects.borrow_mut().extend(asked.drain(..));
         self.spare.set(asked);
         if self.performing.replace(true) {
@@ -122,18 +135,19 @@ impl Shell {
             self.perform(effect);
         }
         self.performing.set(false);
+        self.stalls.note(name, self.instant().since(now.instant));
     }
 
-    /// A client's request; `answered` is called once, maybe before this returns.
-    pub(super) fn request(self: &Rc<Self>, request: Request, answered: Answered) {
+    /// A client's request that came at `arrived`; `answered` is called once, maybe before this returns.
+    pub(super) fn request(self: &Rc<Self>, arrived: Instant, request: Request, answered: Answered) {
         let client = self.next_client.get();
         self.next_client.set(client + 1);
         self.waiting.borrow_mut().insert(client, answered);
-        self.drive(|core, now, out| core.handle_request(now, client, request, out));
+        self.drive("a request", |core, now, out| core.handle_request(now, arrived, client, request, out));
     }
 
     pub(super) fn message(self: &Rc<Self>, from: Endpoint, message: &ArchivedMessage) {
-        self.drive(|core, now, out| core.handle_message(now, from, message, out));
+        self.drive(message_name(message), |core, now, out| core.handle_message(now, from, message, out));
     }
 
     /// A connection to the peer stands, and it said who it is. A newer one takes the place of an older.
@@ -206,16 +220,21 @@ impl Shell {
     }
 
     fn peer_changed(self: &Rc<Self>, peer: Endpoint, up: bool) {
-        self.drive(|core, now, out| core.handle_peer(now, peer, up, out));
+        self.drive("a peer's coming or going", |core, now, out| core.handle_peer(now, peer, up, out));
     }
 
     /// The time until the machine has something to do by itself.
     pub(super) fn until_next_timeout(&self) -> Duration {
-        self.core.borrow().next_timeout().map_or(Duration::MAX, |at| at.since(instant_since(self.epoch)))
+        self.core.borrow().next_timeout().map_or(Duration::MAX, |at| at.since(self.instant()))
     }
 
     fn objects(&self) -> Store<DmaDisk> {
         self.look(|core| core.store().clone())
+    }
+
+    /// The moment on the clock of the machine.
+    pub(super) fn instant(&self) -> Instant {
+        instant_since(self.epoch)
     }
 
     pub(super) fn now(&self) -> Now {
@@ -252,7 +271,7 @@ impl Shell {
                     if let Err(error) = store.drop_partition(partition).await {
                         say!("core {}: partition {partition} is not dropped yet: {error}", shell.me);
                     }
-                    shell.drive(|core, now, out| core.handle_dropped(now, partition, out));
+                    shell.drive("a dropped partition", |core, now, out| core.handle_dropped(now, partition, out));
                 })
                 .detach();
             }
@@ -264,7 +283,9 @@ impl Shell {
                 let store = self.objects();
                 glommio::spawn_local(async move {
                     match renew(&store, shell.now(), random_u64()).await {
-                        Ok(incarnation) => shell.drive(|core, now, out| core.handle_actor(now, incarnation, out)),
+                        Ok(incarnation) => {
+                            shell.drive("a new actor", |core, now, out| core.handle_actor(now, incarnation, out));
+                        }
                         Err(error) => say!("core {}: no new actor, so no more puts: {error}", shell.me),
                     }
                 })
@@ -301,7 +322,7 @@ impl Shell {
                 if let (Err(error), true) = (&stored, news) {
                     say!("core {}: who belongs to the cluster cannot be stored: {error}", shell.me);
                 }
-                shell.drive(|core, now, out| core.handle_state_stored(now, stored.is_ok(), out));
+                shell.drive("a stored state", |core, now, out| core.handle_state_stored(now, stored.is_ok(), out));
             }
             shell.storing.set(false);
         })
@@ -312,7 +333,7 @@ impl Shell {
         let shell = self.clone();
         glommio::spawn_local(async move {
             let loaded = store.read(partition, key.encoded()).await;
-            shell.drive(|core, now, out| core.handle_loaded(now, load, &loaded, out));
+            shell.drive("a body from the disk", |core, now, out| core.handle_loaded(now, load, &loaded, out));
         })
         .detach();
     }
@@ -321,7 +342,7 @@ impl Shell {
         let shell = self.clone();
         glommio::spawn_local(async move {
             let object = fetch(&store, partition, key).await;
-            shell.drive(|core, now, out| core.handle_fetched(now, job, log, object, out));
+            shell.drive("a body from the disk", |core, now, out| core.handle_fetched(now, job, log, object, out));
         })
         .detach();
     }
@@ -355,6 +376,21 @@ impl Shell {
             self.message(self.me, message);
             true
         })
+    }
+}
+
+/// What a message is, to whom it keeps waiting.
+fn message_name(message: &ArchivedMessage) -> &'static str {
+    match message {
+        ArchivedMessage::Request(_) => "a forwarded request",
+        ArchivedMessage::Reply(_) => "a forwarded reply",
+        ArchivedMessage::Replicate(_) => "a replica's object",
+        ArchivedMessage::Replicated(_) => "a replica's answer to a put",
+        ArchivedMessage::Probe(_) => "a replica's probe",
+        ArchivedMessage::Probed(_) => "a replica's answer to a get",
+        ArchivedMessage::Exchange(_) => "anti-entropy",
+        ArchivedMessage::Reap(_) => "forgetting",
+        ArchivedMessage::Gossip(_) | ArchivedMessage::Hello(_) => "gossip",
     }
 }
 

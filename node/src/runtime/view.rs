@@ -1,15 +1,16 @@
 //! What commands about the node itself are answered from: the core, its connections, the process.
 
 mod changes;
-mod figures;
+pub(super) mod figures;
 mod inquiry;
+mod tail;
 
 use std::{
     cell::{Cell, RefCell},
     collections::BTreeMap,
     fs,
     rc::Rc,
-    sync::{Arc, atomic::Ordering},
+    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
     time::{Duration, Instant, SystemTime},
 };
 
@@ -27,6 +28,7 @@ use crate::{
     core::Core,
     gateway::{Counters, GatewayLimits, Inquiry, NodeView},
     membership::state::Change,
+    metrics::{self, CoreFigures},
     ring::Ring,
 };
 
@@ -99,7 +101,7 @@ impl View {
             return Err(format!("REFUSED {refusal}"));
         }
         let mut changed = Ok(());
-        self.shell.drive(|core, now, out| changed = core.handle_change(now, change, out));
+        self.shell.drive("a change of the ring", |core, now, out| changed = core.handle_change(now, change, out));
         changed.map_err(|error| format!("{} {error}", changes::code(&error)))?;
         let until = Instant::now() + STORED_WITHIN;
         while !self.shell.look(Core::is_state_stored) {
@@ -116,12 +118,19 @@ impl View {
         Ok(self.shell.look(changes::state))
     }
 
+    /// The figures of the whole node, each core's as of about a second ago.
+    fn metrics(&self) -> String {
+        let told =
+            |figures: &Mutex<Option<CoreFigures>>| figures.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        metrics::text(&self.signals.figures.iter().map(told).collect::<Vec<_>>())
+    }
+
     fn repair(&self, partition: Option<u16>) -> Value {
         let shell = self.shell.clone();
         spawn_local(async move {
             // Not within the command: what the machine does may be to answer the very connection that it came from.
             Timer::new(Duration::from_micros(1)).await;
-            shell.drive(|core, now, out| core.handle_repair(now, partition, out));
+            shell.drive("a repair", |core, now, out| core.handle_repair(now, partition, out));
         })
         .detach();
         self.shell.look(|core| {
@@ -180,10 +189,7 @@ impl NodeView for View {
     }
 
     fn figures(&self) -> Vec<(&'static str, u64)> {
-        let now = self.shell.now();
-        let mut figures = self.shell.look(|core| figures::of(core, now));
-        figures.push(("messages_unsent", self.shell.unsent()));
-        figures
+        figures::of_shell(&self.shell)
     }
 
     fn inquire(&self, inquiry: Inquiry) -> Result<Value, String> {
@@ -195,6 +201,10 @@ impl NodeView for View {
             Inquiry::Cluster => changes::cluster(&self.shell),
             Inquiry::Plan => return self.shell.look(changes::plan),
             Inquiry::Repair(partition) => self.repair(partition),
+            Inquiry::Tail => tail::tail(&self.shell),
+            Inquiry::Keys => self.shell.look(tail::keys),
+            Inquiry::Tasks => self.shell.look(tail::tasks),
+            Inquiry::Metrics => json!(self.metrics()),
         })
     }
 

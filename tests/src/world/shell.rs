@@ -215,7 +215,7 @@ impl Shell {
     /// The machine is ready: its store's tasks and the watch over its watermark begin.
     pub(super) fn begin(&mut self, started: Started<SimulatedDisk>) {
         for task in started.tasks {
-            self.executor.spawn(GROUP, task);
+            self.executor.spawn(GROUP, Box::pin(task));
         }
         self.watch(started.core.store().clone(), LogId::Objects);
         self.watch(started.core.hint_store().clone(), LogId::Hints);

@@ -4,7 +4,7 @@ use super::*;
 
 #[test]
 fn operators_are_answered_in_json() {
-    let known = "There are: CLUSTER, EXCHANGES, HELP, HINTS, MEMBERS, REPAIR, ROOTS";
+    let known = "There are: CLUSTER, EXCHANGES, HELP, HINTS, KEYS, MEMBERS, METRICS, REPAIR, ROOTS, TAIL, TASKS";
     let mut harness = check(&[
         ("QUORATE", "-ERR wrong number of arguments for 'quorate' command"),
         ("QUORATE FOO", &format!("-ERR unknown subcommand 'FOO'. Try QUORATE HELP. {known}")),
@@ -21,6 +21,10 @@ fn operators_are_answered_in_json() {
         ("QUORATE ROOTS", Inquiry::Roots),
         ("quorate hints", Inquiry::Hints),
         ("QUORATE EXCHANGES", Inquiry::Exchanges),
+        ("QUORATE TAIL", Inquiry::Tail),
+        ("QUORATE METRICS", Inquiry::Metrics),
+        ("QUORATE TASKS", Inquiry::Tasks),
+        ("QUORATE KEYS", Inquiry::Keys),
         ("QUORATE MEMBERS", Inquiry::Members),
         ("QUORATE CLUSTER STATUS", Inquiry::Cluster),
         ("QUORATE REPAIR", Inquiry::Repair(None)),

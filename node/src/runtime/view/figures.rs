@@ -9,12 +9,36 @@
 use quorate_engine::{Statistics as StoreStatistics, disk::Disk};
 use quorate_net::{id::Endpoint, message::gossip::Liveness};
 
-use crate::{clock::Now, core::Core};
+use super::super::{shell::Shell, stalls::micros};
+use crate::{
+    admission::Work,
+    clock::Now,
+    core::Core,
+    metrics::{CoreFigures, Requests},
+};
 
 pub(super) type Figures = Vec<(&'static str, u64)>;
 
-/// All figures of a core, apart from those of its connections.
-pub(super) fn of<D: Disk>(core: &Core<D>, now: Now) -> Figures {
+/// All figures of a core.
+pub(super) fn of_shell(shell: &Shell) -> Figures {
+    let now = shell.now();
+    let mut figures = shell.look(|core| of(core, now));
+    let (stalls, together) = shell.stalls().sum();
+    figures.extend([("messages_unsent", shell.unsent()), ("stalls", stalls), ("stalls_total_us", micros(together))]);
+    figures
+}
+
+/// What a core tells whoever asks for the figures of its node.
+pub(in super::super) fn told(shell: &Shell) -> CoreFigures {
+    let figures = of_shell(shell);
+    shell.look(|core| CoreFigures {
+        figures,
+        requests: Requests::of(core.recorder()),
+        stretches: Work::ALL.map(|work| (work, core.admission().stretch(work))).to_vec(),
+    })
+}
+
+fn of<D: Disk>(core: &Core<D>, now: Now) -> Figures {
     let mut figures = requests(core);
     figures.extend(members(core));
     figures.extend(hints(core));
@@ -36,6 +60,7 @@ fn requests<D: Disk>(core: &Core<D>) -> Figures {
         ("put_loads", counted.put_loads),
         ("get_loads", counted.get_loads),
         ("divergent_gets", counted.divergent),
+        ("stale_gets", counted.stale),
         ("read_repairs", counted.repairs),
         ("failures", counted.failures),
         ("overloads", counted.overloads),

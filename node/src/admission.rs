@@ -1,0 +1,232 @@
+//! Admission control: how much of a core background work gets, by how its requests fare (Dynamo 6.5).
+//!
+//! The rule: of a thousand requests one may take longer than the service level says. While more do, background work gets less
+//! of the core, quickly; while clearly fewer do, it gets more again, slowly. No work stops for good: each kind has a least
+//! share, and what the foreground itself would soon wait for, as room in the log, keeps its pace in any case (`engine/chore`).
+//!
+//! Every kind of work has a stretch: how many times as long it rests as it would by itself. What restores redundancy is
+//! stretched less than what only tidies up.
+//!
+//! Pure. Not here: the measuring (`recorder`), the work.
+
+use std::time::Duration;
+
+use quorate_engine::Chore;
+
+use crate::clock::Instant;
+
+/// How often the shares are looked at.
+const PERIOD: Duration = Duration::from_secs(1);
+
+/// So many requests are enough to tell how they fare; fewer are added up over some periods.
+const REQUESTS_MIN: u64 = 1000;
+
+/// Periods that are added up at most.
+const PERIODS_MAX: usize = 10;
+
+/// The level at which every kind has its least share.
+const LEVEL_MAX: f64 = 6.0;
+
+/// Added at a time, while too many requests are slow: the next longer rest.
+const UP: f64 = 1.0;
+
+/// Taken away at a time, while few are.
+const DOWN: f64 = 0.125;
+
+/// A kind of background work.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Work {
+    /// Of the store.
+    Store(Chore),
+    /// Hints go to their owners.
+    Hints,
+    /// Partitions are compared, repaired and transferred.
+    Exchange,
+}
+
+impl Work {
+    /// All of them, in order.
+    pub const ALL: [Self; 7] = [
+        Self::Store(Chore::Compaction),
+        Self::Store(Chore::Checkpoint),
+        Self::Store(Chore::Zeroing),
+        Self::Store(Chore::Scrub),
+        Self::Store(Chore::Dropping),
+        Self::Hints,
+        Self::Exchange,
+    ];
+
+    /// As people know it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Store(chore) => chore.name(),
+            Self::Hints => "hints",
+            Self::Exchange => "exchange",
+        }
+    }
+
+    /// Its rests get at most 2 to the power of this longer.
+    fn level_max(self) -> f64 {
+        match self {
+            // The log needs zeroed segments; a put that waits for one is slower than any that waits for the zeroing.
+            Self::Store(Chore::Zeroing) => 2.0,
+            // Redundancy comes before tidiness.
+            Self::Hints | Self::Exchange | Self::Store(Chore::Compaction | Chore::Checkpoint) => 4.0,
+            Self::Store(Chore::Scrub | Chore::Dropping) => LEVEL_MAX,
+        }
+    }
+}
+
+/// How some requests fared.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Fared {
+    /// How many there were.
+    pub requests: u64,
+    /// How many of them took longer than the service level says.
+    pub slow: u64,
+}
+
+/// The shares of one core's background work.
+#[derive(Debug)]
+pub struct Admission {
+    enabled: bool,
+    next: Instant,
+    /// Since the start.
+    told: Fared,
+    periods: Vec<Fared>,
+    level: f64,
+}
+
+impl Admission {
+    /// All work has its full share. When not `enabled` it keeps that.
+    #[must_use]
+    pub fn new(now: Instant, enabled: bool) -> Self {
+        Self { enabled, next: now + PERIOD, told: Fared::default(), periods: Vec::new(), level: 0.0 }
+    }
+
+    /// When to tell how requests have fared next.
+    #[must_use]
+    pub fn next_timeout(&self) -> Instant {
+        self.next
+    }
+
+    /// A period is over; `all` says how all requests since the start fared. Says whether the shares have changed.
+    pub fn handle_period(&mut self, now: Instant, all: Fared) -> bool {
+        self.next = now + PERIOD;
+        let before = Work::ALL.map(|work| self.stretch(work));
+        let told = std::mem::replace(&mut self.told, all);
+        let fared = Fared { requests: all.requests - told.requests, slow: all.slow - told.slow };
+        // The last one counts, and as many before it as it takes.
+        self.periods.push(fared);
+        let surplus = self.periods.len().saturating_sub(PERIODS_MAX);
+        self.periods.drain(..surplus);
+        let Fared { requests, slow } = self.recent();
+        // One slow request of a few says nothing.
+        if slow * 1000 > requests.max(REQUESTS_MIN) {
+            // Those that were slow are answered for: what comes next shows whether this was enough.
+            self.level = (self.level + UP).min(LEVEL_MAX);
+            self.periods.clear();
+        } else if slow * 2000 <= requests {
+            self.level = (self.level - DOWN).max(0.0);
+        }
+        before != Work::ALL.map(|work| self.stretch(work))
+    }
+
+    /// How many times as long this work rests as it would by itself: a power of 2.
+    #[must_use]
+    pub fn stretch(&self, work: Work) -> u32 {
+        if self.enabled { 1 << self.level.min(work.level_max()) as u32 } else { 1 }
+    }
+
+    /// How requests fared lately, of as many as it takes to tell.
+    #[must_use]
+    pub fn recent(&self) -> Fared {
+        let mut sum = Fared::default();
+        for fared in self.periods.iter().rev() {
+            if sum.requests >= REQUESTS_MIN {
+                break;
+            }
+            sum = Fared { requests: sum.requests + fared.requests, slow: sum.slow + fared.slow };
+        }
+        sum
+    }
+
+    /// From 0, when nothing is held back, to 1.
+    #[must_use]
+    pub fn held_back(&self) -> f64 {
+        self.level / LEVEL_MAX
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SCRUB: Work = Work::Store(Chore::Scrub);
+
+    fn admission() -> Admission {
+        Admission::new(Instant(0), true)
+    }
+
+    fn tell(admission: &mut Admission, periods: usize, requests: u64, slow: u64) {
+        for _ in 0..periods {
+            let (now, told) = (admission.next_timeout(), admission.told);
+            let all = Fared { requests: told.requests + requests, slow: told.slow + slow };
+            admission.handle_period(now, all);
+        }
+    }
+
+    #[test]
+    fn slow_requests_hold_work_back_quickly_and_fast_ones_let_it_go_slowly() {
+        let mut admission = admission();
+        tell(&mut admission, 5, 10_000, 2);
+        assert_eq!(admission.stretch(SCRUB), 1);
+        tell(&mut admission, 3, 10_000, 50);
+        assert_eq!((admission.stretch(SCRUB), admission.stretch(Work::Store(Chore::Zeroing))), (8, 4));
+        tell(&mut admission, 10, 10_000, 50);
+        assert_eq!((admission.stretch(SCRUB), admission.stretch(Work::Exchange)), (64, 16), "each has a least share");
+        assert!((admission.held_back() - 1.0).abs() < f64::EPSILON);
+        tell(&mut admission, 8, 10_000, 3);
+        assert_eq!(admission.stretch(SCRUB), 32);
+        tell(&mut admission, 48, 10_000, 3);
+        assert_eq!(admission.stretch(SCRUB), 1);
+    }
+
+    #[test]
+    fn what_is_at_the_service_level_stays_as_it_is() {
+        let mut admission = admission();
+        tell(&mut admission, 2, 10_000, 20);
+        let stretch = admission.stretch(SCRUB);
+        tell(&mut admission, 100, 10_000, 8);
+        assert_eq!(admission.stretch(SCRUB), stretch);
+    }
+
+    #[test]
+    fn few_requests_are_added_up() {
+        let mut admission = admission();
+        // One of a hundred is slow, in a period; of a thousand it is one, too, and then it counts once.
+        tell(&mut admission, 9, 100, 0);
+        tell(&mut admission, 1, 100, 1);
+        assert_eq!(admission.stretch(SCRUB), 1);
+        tell(&mut admission, 1, 100, 1);
+        assert_eq!(admission.stretch(SCRUB), 2);
+        tell(&mut admission, 9, 100, 0);
+        assert_eq!(admission.recent(), Fared { requests: 900, slow: 0 });
+    }
+
+    #[test]
+    fn nobody_asks_so_nothing_is_held_back() {
+        let mut admission = admission();
+        tell(&mut admission, 10, 10_000, 100);
+        tell(&mut admission, 60, 0, 0);
+        assert_eq!(admission.stretch(SCRUB), 1);
+    }
+
+    #[test]
+    fn it_can_be_switched_off() {
+        let mut admission = Admission::new(Instant(0), false);
+        tell(&mut admission, 10, 10_000, 100);
+        assert_eq!(Work::ALL.map(|work| admission.stretch(work)), [1; 7]);
+    }
+}
