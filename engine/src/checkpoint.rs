@@ -206,22 +206,31 @@ impl<D: Disk> Writer<'_, D> {
 }
 
 /// Writes a checkpoint each time that the log has grown enough, that segments are short and wait for one, or that one has
-/// rotted.
+/// rotted. While none has to be written it reads those that are there when the scrub has come round.
 pub(crate) async fn run<D: Disk>(shared: Rc<Shared<D>>) {
     let mut last = shared.state.borrow().space.clock;
+    let mut rotten = false;
+    // Rolling a segment wakes this task, so the log grows by a segment more at most.
+    let grown = |last| shared.state.borrow().space.clock - last;
+    let pressed = || {
+        let space = &shared.state.borrow().space;
+        space.waiting > 0 && space.free_count() < shared.config.free_wanted()
+    };
     while !shared.is_over() {
         let seen = shared.segments.count();
-        let grown = shared.state.borrow().space.clock - last;
-        // Rolling a segment wakes this task, so the log grows by a segment more at most.
-        let pressed = {
-            let space = &shared.state.borrow().space;
-            space.waiting > 0 && space.free_count() < shared.config.free_wanted()
-        };
-        let rotten = shared.checkpoint_rotten.take();
-        if grown < shared.config.checkpoint_log_bytes && !pressed && !rotten {
-            shared.segments.after(seen).await;
+        let has_grown = || grown(last) >= shared.config.checkpoint_log_bytes;
+        if !has_grown() && !pressed() && !std::mem::take(&mut rotten) {
+            if shared.checkpoints_unread.get() {
+                let go_on = || !has_grown() && !pressed() && !shared.is_over();
+                rotten = has_rotted(&shared, go_on).await;
+                // Who was interrupted begins anew.
+                shared.checkpoints_unread.set(!go_on());
+            } else {
+                shared.segments.after(seen).await;
+            }
             continue;
         }
+        let (grown, pressed) = (grown(last), pressed());
         last += grown;
         write(&shared, false).await;
         if pressed {
@@ -471,32 +480,35 @@ async fn read<D: Disk>(disk: &D, config: &Config, versions: &dyn Versions, numbe
     }
 }
 
-/// Reads the checkpoints as a scrub does. One that has rotted is counted, and a new one is written.
-pub(crate) async fn scrub<D: Disk>(shared: &Shared<D>) {
-    for checked in numbers(&shared.disk).await.unwrap_or_default() {
-        let sound = is_sound(shared, checked).await.unwrap_or(false);
-        if shared.is_over() {
-            return;
-        }
-        // It may have been removed meanwhile, since newer ones are there.
-        if !sound && numbers(&shared.disk).await.is_ok_and(|numbers| numbers.contains(&checked)) {
-            count(&shared.counters.checkpoints_bad, 1);
-            shared.checkpoint_rotten.set(true);
-            shared.segments.notify();
-        }
-    }
+/// The scrub has come round: the checkpoints are to be read too. [`run`] does that itself, so that none is removed while it
+/// is being opened.
+pub(crate) fn scrub<D: Disk>(shared: &Shared<D>) {
+    shared.checkpoints_unread.set(true);
+    shared.segments.notify();
 }
 
-async fn is_sound<D: Disk>(shared: &Shared<D>, number: u64) -> io::Result<bool> {
+/// Reads the checkpoints, as long as `go_on` says so. True when one has rotted; that is counted.
+async fn has_rotted<D: Disk>(shared: &Shared<D>, go_on: impl Fn() -> bool) -> bool {
+    let mut rotten = false;
+    for number in numbers(&shared.disk).await.unwrap_or_default() {
+        let sound = is_sound(shared, number, &go_on).await.unwrap_or(false);
+        if !go_on() {
+            break;
+        }
+        count(&shared.counters.checkpoints_bad, u64::from(!sound));
+        rotten |= !sound;
+    }
+    rotten
+}
+
+async fn is_sound<D: Disk>(shared: &Shared<D>, number: u64, go_on: impl Fn() -> bool) -> io::Result<bool> {
     let mut reader = Reader::open(&shared.disk, number, BACKGROUND_CHUNK).await?;
-    let mut read = 0;
     while let Some(Section { kind, payload, .. }) = reader.section(shared.store).await? {
-        read += HEADER + payload.len();
+        count(&shared.counters.scrub_read_bytes, (HEADER + payload.len()) as u64);
         if kind == END {
-            count(&shared.counters.scrub_read_bytes, read as u64);
             return Ok(true);
         }
-        if shared.is_over() {
+        if !go_on() {
             break;
         }
         shared.disk.sleep(shared.chores.pause(Chore::Scrub)).await;

@@ -59,7 +59,7 @@ pub(crate) async fn run<D: Disk>(shared: Rc<Shared<D>>) {
         let next = store.scrub_step(at, 1).await;
         at = next.unwrap_or_default();
         if next.is_none() {
-            checkpoint::scrub(&shared).await;
+            checkpoint::scrub(&shared);
             pass = None;
         }
         count(&shared.counters.scrub_passes, u64::from(next.is_none()));

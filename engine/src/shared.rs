@@ -107,8 +107,8 @@ pub(crate) struct Shared<D: Disk> {
     pub(crate) progress: Signal,
     /// A segment was taken, sealed or given back.
     pub(crate) segments: Signal,
-    /// A checkpoint has rotted, so another one is to be written.
-    pub(crate) checkpoint_rotten: Cell<bool>,
+    /// The scrub has come round, so the checkpoints are to be read.
+    pub(crate) checkpoints_unread: Cell<bool>,
     /// Nothing was appended for a while.
     pub(crate) idle: Cell<bool>,
     /// Background tasks that must have ended before the store is closed.

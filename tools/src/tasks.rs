@@ -87,11 +87,7 @@ fn describe(cores: &[Value], all: bool) -> String {
                 rows.push(vec![
                     name.clone(),
                     task["task"].as_str().unwrap_or_default().to_owned(),
-                    if busy {
-                        format!("{} of {}", number(task, "done"), number(task, "all"))
-                    } else {
-                        "idle".to_owned()
-                    },
+                    if busy { done(task) } else { "idle".to_owned() },
                     task["seconds_left"].as_f64().map_or("-".to_owned(), |left| duration(left.ceil() as u64)),
                     format!("{}x", number(task, "stretch")),
                 ]);
@@ -102,6 +98,11 @@ fn describe(cores: &[Value], all: bool) -> String {
         return text + "\nNothing is under way\n";
     }
     text + "\n" + &aligned(&rows)
+}
+
+/// How much of it is done.
+fn done(task: &Value) -> String {
+    format!("{:.0} %", number(task, "done") as f64 * 100.0 / number(task, "all").max(1) as f64)
 }
 
 /// Why background work gets what it gets.
@@ -139,11 +140,11 @@ mod tests {
         let wanted = "\
 1.0: background work is held back by 50 %; 7 of the last 2000 requests took over 10.0 ms, where one in a thousand may
 
-core  task        done         left  rests
-1.0   compaction  200 of 1000  8s    8x
+core  task        done  left  rests
+1.0   compaction  20 %  8s    8x
 ";
         assert_eq!(describe(&cores, false), wanted);
-        assert!(describe(&cores, true).contains("scrub       idle         -     1x"));
+        assert!(describe(&cores, true).contains("scrub       idle  -     1x"));
         let stuck = with_time_left(&[core(100)], vec![core(100)], Duration::from_secs(1));
         assert!(stuck[0]["tasks"][0]["seconds_left"].is_null());
     }

@@ -126,6 +126,19 @@ pub(super) struct Operations {
 }
 
 impl Operations {
+    /// glommio asks for a file's name again when it has opened it, and ends the process when nothing is there.
+    fn check_names(&self, action: &Action) {
+        let opens = |action: &Action| if let Action::Open { name } = action { Some(name.clone()) } else { None };
+        let takes = |action: &Action| match action {
+            Action::Rename { from: name, .. } | Action::Remove { name } => Some(name.clone()),
+            _ => None,
+        };
+        let others = || self.under_way.values().map(|operation| &operation.action);
+        let taken = takes(action).is_some_and(|name| others().any(|other| opens(other).as_ref() == Some(&name)));
+        let opened = opens(action).is_some_and(|name| others().any(|other| takes(other).as_ref() == Some(&name)));
+        assert!(!taken && !opened, "a file is taken away while it is being opened");
+    }
+
     pub(super) fn next_due(&self) -> Option<Duration> {
         self.under_way.first_key_value().map(|((due, _), _)| *due)
     }
@@ -253,6 +266,7 @@ impl State {
         {
             *left -= 1;
         }
+        self.operations.check_names(&action);
         let start = self.start(&action);
         let timing = self.timing;
         let takes = match &action {
