@@ -121,6 +121,23 @@ fn a_checkpoint_that_rots_is_found_and_replaced() {
     }
 }
 
+/// The disk ends the test when a file is removed that is just being opened, as glommio would end the process.
+#[test]
+fn checkpoints_go_while_the_scrub_reads_them() {
+    for seed in seeds(10) {
+        let busy = Config { scrub_bytes_per_second: 1 << 30, checkpoint_log_bytes: 1 << 10, ..plain() };
+        let mut world = World::new(seed, busy);
+        world.open();
+        for _ in 0..600 {
+            world.step(8);
+            world.run_for(Duration::from_micros(200));
+        }
+        let statistics = world.store().statistics();
+        assert!(statistics.checkpoints > 3 && statistics.scrub_passes > 20, "seed {seed}: {statistics:?}");
+        assert_eq!(statistics.checkpoints_bad, 0, "seed {seed}");
+    }
+}
+
 #[test]
 fn a_pass_reads_every_record_once() {
     for budget in [1, 100 << 10, u64::MAX] {
