@@ -30,8 +30,8 @@ const LEVEL_MAX: f64 = 6.0;
 /// Added at a time, while too many requests are slow: the next longer rest.
 const UP: f64 = 1.0;
 
-/// Taken away at a time, while few are.
-const DOWN: f64 = 0.125;
+/// Taken away at a time, while few are. Half as fast as it comes: one stall of the disk must not hold back a repair for long.
+const DOWN: f64 = 0.5;
 
 /// A kind of background work.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -187,9 +187,9 @@ mod tests {
         tell(&mut admission, 10, 10_000, 50);
         assert_eq!((admission.stretch(SCRUB), admission.stretch(Work::Exchange)), (64, 16), "each has a least share");
         assert!((admission.held_back() - 1.0).abs() < f64::EPSILON);
-        tell(&mut admission, 8, 10_000, 3);
+        tell(&mut admission, 2, 10_000, 3);
         assert_eq!(admission.stretch(SCRUB), 32);
-        tell(&mut admission, 48, 10_000, 3);
+        tell(&mut admission, 12, 10_000, 3);
         assert_eq!(admission.stretch(SCRUB), 1);
     }
 
