@@ -2,7 +2,8 @@
 //!
 //! The rule: a difference counts only when it is seen again a little later. The root differs: wait; branches that differ
 //! are gone down, where they still differ; then wait; the leaves that still differ are listed; wait; only the keys whose
-//! two versions are still the very same two are repaired. So a write under way costs sums, never a transfer.
+//! two versions are still the very same two are repaired. So a write under way costs sums, not a transfer; a key that is written
+//! all the time is repaired as it is, so that after an exchange that ended well each side has what the other had.
 //!
 //! Of each two primaries the one that comes first in the preference list begins the exchanges about a partition; it asks,
 //! fetches and gives, and so holds all the state and paces both directions. The other one answers, and keeps a lease: a

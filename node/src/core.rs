@@ -631,12 +631,6 @@ impl<D: Disk> Core<D> {
         &self.unhealed
     }
 
-    /// Whether its store was filled once, so that it may hold what is older than its present life.
-    #[must_use]
-    pub fn is_filled(&self) -> bool {
-        self.filled
-    }
-
     /// The handoff of hints to the owners.
     #[must_use]
     pub fn handoff(&self) -> &HintedHandoff {

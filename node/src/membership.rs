@@ -366,7 +366,7 @@ impl Membership {
             refutation: self.refutation,
             digest: self.state.digest(),
             ring: self.state.stamp(),
-            unfilled: false,
+            empty: false,
             claims: Vec::new(),
             body: GossipBody::State(self.state.body()),
         }
@@ -523,7 +523,7 @@ impl Membership {
             digest: self.state.digest(),
             ring: self.state.stamp(),
             // Who sends it knows.
-            unfilled: false,
+            empty: false,
             claims,
             body,
         };

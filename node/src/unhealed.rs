@@ -2,8 +2,8 @@
 //! just gained counts as well: an earlier life may have confirmed it, and lost it.
 //!
 //! The rule: until such a copy has been compared with that of every other owner, this core does not say of a key that it is
-//! absent; what it holds it shows. Nobody waits for an owner whose store is as new, as all are in a new cluster, nor, after a
-//! while, for one that is away: who waited longer would not answer at all.
+//! absent; what it holds it shows. Nobody waits for an owner that holds nothing, as all do in a new cluster, nor, after a while, for
+//! one that is away: who waited longer would not answer at all.
 //!
 //! Pure. Not here: the comparing (`anti_entropy`), the record that all was filled once (`start`).
 
@@ -100,8 +100,8 @@ impl Unhealed {
         }
     }
 
-    /// A peer holds nothing that is older than its present life.
-    pub fn handle_new(&mut self, peer: Endpoint) {
+    /// A peer holds nothing.
+    pub fn handle_empty(&mut self, peer: Endpoint) {
         self.forgo(|_, left| left == peer);
     }
 
@@ -172,9 +172,9 @@ mod tests {
     }
 
     #[test]
-    fn nobody_waits_for_who_is_new_or_long_away() {
+    fn nobody_waits_for_who_is_empty_or_long_away() {
         let (mut unhealed, _) = with_one();
-        unhealed.handle_new(endpoint(2));
+        unhealed.handle_empty(endpoint(2));
         unhealed.handle_timeout(at(14), |peer| peer == endpoint(3));
         assert!(unhealed.contains(7), "it may come back yet");
         unhealed.handle_timeout(at(15), |peer| peer == endpoint(2));

@@ -75,11 +75,13 @@ pub enum Class {
     Deafness,
     /// Two operators commit different changes at the same moment.
     Rivalry,
+    /// The node on which a change is committed is alone from that moment on, for a while.
+    Solitude,
 }
 
 impl Class {
     /// All of them.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 32] = [
         Self::Loss,
         Self::Delay,
         Self::Duplication,
@@ -111,6 +113,7 @@ impl Class {
         Self::Echo,
         Self::Deafness,
         Self::Rivalry,
+        Self::Solitude,
     ];
 
     /// The first so many are drawn for each seed. The others have seeds of their own: so what a seed means stayed the same

@@ -47,6 +47,12 @@ const DEAF: [u64; 2] = [13, 15];
 /// And these about two operators.
 const RIVALLED: [u64; 1] = [11];
 
+/// And these about who is alone as soon as it knows what it is to have.
+const ALONE: [u64; 1] = [2];
+
+/// There changes of the ring are so many times as far apart, so that each is through before the next.
+const RARITY: u32 = 5;
+
 /// Where somebody is away for long faults are so many times as far apart.
 const SPARSENESS: u32 = 10;
 
@@ -233,6 +239,16 @@ fn run_once(seed: u64, options: &Options, explain: Option<&Violation>) -> Outcom
         (shape.nodes, shape.cores) = (4, 1);
         plan.ring_changes_max = 2;
         length = options.workload_max / 2;
+    }
+    // Who gave a partition away, and is to have it back, remembers nothing of what it minted for it.
+    if options.faults && ALONE.contains(&(seed % APART_OF)) {
+        (plan.classes, plan.about_ring) = (vec![Class::Join, Class::Leave, Class::Solitude], true);
+        (shape.nodes, shape.cores, shape.replicas) = (3, 1, 2);
+        (shape.hot_keys, shape.clients) = (shape.hot_keys + 12, shape.clients + 8);
+        shape.leisure = LEISURE;
+        plan.ring_changes_max = 4;
+        plan.gap *= RARITY;
+        length = options.workload_max * 2;
     }
     let mut world = World::new(random.next_u64(), &shape, plan);
     if let Some(violation) = explain {

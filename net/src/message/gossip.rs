@@ -76,8 +76,8 @@ pub struct Gossip {
     pub digest: Digest,
     /// The tables that the sender goes by.
     pub ring: RingStamp,
-    /// The sender holds nothing that is older than its present life: its store is new, or empty.
-    pub unfilled: bool,
+    /// The sender holds nothing at all.
+    pub empty: bool,
     /// News of who is alive, at most [`CLAIMS_MAX`].
     pub claims: Vec<Claim>,
     /// What the message is for.

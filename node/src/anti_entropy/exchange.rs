@@ -28,6 +28,10 @@ use crate::clock::Instant;
 /// and a finer leaf lists fewer keys that do not differ.
 const FINER: u8 = 2;
 
+/// A key that changes from look to look is repaired as it is at this one. However often it is written, the exchange says in the
+/// end that one side has all that the other had.
+const LOOKS_MAX: u8 = 3;
+
 /// How an exchange ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum End {
@@ -62,6 +66,8 @@ pub(super) struct Exchange {
     after: Option<HashedKey>,
     /// What the lists showed and was not looked at again yet.
     differences: Vec<Difference>,
+    /// What was different from what it had been, and is looked at once more a little later.
+    changing: Vec<Difference>,
     repairs: Repairs,
 }
 
@@ -82,6 +88,8 @@ struct Difference {
     mine: u64,
     theirs: u64,
     size_class: u8,
+    /// So often it was seen.
+    looks: u8,
 }
 
 impl Exchange {
@@ -106,6 +114,7 @@ impl Exchange {
             leaves: Vec::new(),
             after: None,
             differences: Vec::new(),
+            changing: Vec::new(),
             repairs: Repairs::default(),
         };
         exchange.ask(desk, Step::Root);
@@ -258,13 +267,15 @@ impl Exchange {
         let from = self.differences.len() - versions.len();
         for (difference, &theirs) in self.differences.split_off(from).into_iter().zip(versions) {
             let mine = version(desk.tree, self.partition, difference.key);
-            if self.gives_only && mine == 0 {
+            let stands = (mine, theirs) == (difference.mine, difference.theirs);
+            let looks = difference.looks + 1;
+            if mine == theirs || self.gives_only && mine == 0 {
                 desk.shared.statistics.passed += 1;
-            } else if (mine, theirs) == (difference.mine, difference.theirs) {
+            } else if stands || looks >= LOOKS_MAX {
                 desk.shared.statistics.differences += 1;
-                self.repairs.add(difference);
+                self.repairs.add(Difference { mine, theirs, ..difference });
             } else {
-                desk.shared.statistics.passed += 1;
+                self.changing.push(Difference { mine, theirs, looks, ..difference });
             }
         }
         self.repair(desk)
@@ -272,10 +283,10 @@ impl Exchange {
 
     /// The next ask, when all that the last one brought is done with.
     fn advance<T: Tree>(&mut self, desk: &mut Desk<'_, T>) -> Option<End> {
-        // What changed here since it was listed was a write under way.
-        let before = self.differences.len();
-        self.differences.retain(|difference| version(desk.tree, self.partition, difference.key) == difference.mine);
-        desk.shared.statistics.passed += (before - self.differences.len()) as u64;
+        if self.differences.is_empty() && !self.changing.is_empty() {
+            self.differences = std::mem::take(&mut self.changing);
+            return self.pause(desk);
+        }
         if !self.differences.is_empty() {
             let from = self.differences.len().saturating_sub(KEYS_MAX);
             let keys = self.differences[from..].iter().map(|difference| difference.key).collect();
@@ -343,7 +354,7 @@ fn found_between(mut mine: &[HeldKey], mut theirs: &[HeldKey], found: &mut Vec<D
         if version(here) != version(there) {
             // What is fetched counts by the size that the peer told.
             let size_class = there.or(here).map_or(0, |held| held.size_class);
-            found.push(Difference { key, mine: version(here), theirs: version(there), size_class });
+            found.push(Difference { key, mine: version(here), theirs: version(there), size_class, looks: 1 });
         }
     }
 }

@@ -173,6 +173,21 @@ fn without_a_pause_writes_under_way_look_like_differences() {
     assert!(total(&world, |statistics| statistics.differences) > 0);
 }
 
+/// An exchange that ended well says that each side has what the other had, of keys that are written all the time as well.
+#[test]
+fn what_changes_at_each_look_is_repaired_all_the_same() {
+    let mut world = World::new(1, 2, 64, |_| {});
+    let (key, mut object) = (key(1), first(9, 1, &value(100)));
+    let partition = world.partition(&key);
+    // To one of the two alone, and for longer than the exchange takes.
+    for counter in 2..4_000 {
+        world.write_later(0, Duration::from_millis(5 * counter), &key, &object);
+        object = written(&object, 9, counter, &value(100));
+    }
+    world.run(INTERVAL + 5000 * MS);
+    assert!(world.nodes[1].store.object(partition, &key).is_some(), "{:?}", world.traffic);
+}
+
 #[test]
 fn trees_of_different_levels_are_compared() {
     for (seed, levels) in [(0, [0, 5]), (1, [5, 0]), (2, [3, 9]), (3, [38, 0]), (4, [0, 40])] {

@@ -49,9 +49,8 @@ impl<D: Disk> Core<D> {
                 self.drive_membership(now, out, |members, effects| {
                     members.handle_gossip(now.instant, from, &gossip, effects);
                 });
-                if gossip.unfilled && self.membership.state().standing(gossip.identity, from.node) == Standing::Belongs
-                {
-                    self.unhealed.handle_new(from);
+                if gossip.empty && self.membership.state().standing(gossip.identity, from.node) == Standing::Belongs {
+                    self.unhealed.handle_empty(from);
                     self.note_healed(out);
                 }
             }
@@ -102,8 +101,8 @@ impl<D: Disk> Core<D> {
     }
 
     fn tell(&self, to: Endpoint, gossip: Gossip) -> Effect {
-        let unfilled = !self.filled || self.objects.store.keys() + self.hints.store.keys() == 0;
-        Effect::Send { to, message: Message::Gossip(Gossip { unfilled, ..gossip }) }
+        let empty = self.objects.store.keys() + self.hints.store.keys() == 0;
+        Effect::Send { to, message: Message::Gossip(Gossip { empty, ..gossip }) }
     }
 
     /// Who belongs has changed, so the ring may have.

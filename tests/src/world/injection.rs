@@ -101,7 +101,7 @@ impl World {
             Class::Join | Class::Leave | Class::Remove | Class::Replace => self.change_ring(class)?,
             Class::Echo => self.echo(),
             // They strike with the next commit.
-            Class::Deafness | Class::Rivalry => {}
+            Class::Deafness | Class::Rivalry | Class::Solitude => {}
         }
         let counted_elsewhere = matches!(
             class,
@@ -112,6 +112,7 @@ impl World {
                 | Class::Echo
                 | Class::Deafness
                 | Class::Rivalry
+                | Class::Solitude
         );
         if !counted_elsewhere && !class.changes_ring() {
             self.hits.count(class);
@@ -352,6 +353,23 @@ impl World {
             self.nodes[node].deaf_until = self.now + length;
             self.note(None, || format!("node {node} hears no gossip for {length:?}"));
         }
+    }
+
+    /// Nothing passes between a node and the others for a while, as if all of them had ended.
+    pub(super) fn leave_alone(&mut self, node: usize) {
+        let length = Duration::from_millis(self.random.range(300..1_000));
+        let mut cut = Vec::new();
+        for other in (0..self.nodes.len()).filter(|&other| other != node) {
+            let (one, other) = (self.nodes[node].id, self.nodes[other].id);
+            cut.extend([(one, other), (other, one)]);
+            self.network.cut(one, other);
+            self.network.cut(other, one);
+            self.look_between(one, other);
+        }
+        self.hits.count(Class::Solitude);
+        self.note(None, || format!("node {node} is alone for {length:?}"));
+        let when = self.now + length;
+        self.at(when, Event::End(Ending::Join(cut)));
     }
 
     fn reset(&mut self) {

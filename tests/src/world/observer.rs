@@ -25,7 +25,7 @@ use quorate_node::{
     ring::Ring,
 };
 
-use super::{Fate, Machine, World, shell::Shell};
+use super::{Fate, World, shell::Shell};
 use crate::{
     checkers::{Checked, Origin, violation},
     faults::Class,
@@ -459,9 +459,7 @@ impl World {
                 let lost = self.ledger.remembers(&key, durable).unwrap_or_default();
                 let has = |other: &usize| {
                     let knows = self.ledger.knows(&key, self.durable(*other, &key)).unwrap_or_default();
-                    // Who is as new is not waited for: what is lost with two disks at once is lost.
-                    let filled = self.shells[*other].core().is_some_and(Machine::is_filled);
-                    *other != at && filled && lost.is_within(&knows)
+                    *other != at && lost.is_within(&knows)
                 };
                 let holders = (0..self.shells.len()).filter(has).collect();
                 self.shells[at].lacking.insert(key.clone(), (durable, holders));

@@ -331,6 +331,8 @@ impl World {
                 self.deafen(self.node_of(other));
             } else if self.plan.classes.contains(&Class::Rivalry) && self.healed.is_none() {
                 return self.rival(self.node_of(other), plan.id);
+            } else if self.plan.classes.contains(&Class::Solitude) && self.healed.is_none() {
+                self.leave_alone(self.node_of(other));
             }
         }
         Ok(())

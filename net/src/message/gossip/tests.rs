@@ -57,16 +57,7 @@ fn claim(core: u16) -> Claim {
 fn gossip(claims: Vec<Claim>, body: GossipBody) -> Gossip {
     let digest = Digest { epoch: 3, hash: 4 };
     let ring = RingStamp { term: TERM_MAX, hash: u64::MAX };
-    Gossip {
-        identity: NodeIdentity(u128::MAX),
-        incarnation: 1,
-        refutation: 2,
-        digest,
-        ring,
-        unfilled: true,
-        claims,
-        body,
-    }
+    Gossip { identity: NodeIdentity(u128::MAX), incarnation: 1, refutation: 2, digest, ring, empty: true, claims, body }
 }
 
 /// The message after its way through a frame.
