@@ -37,7 +37,7 @@ use quorate_net::{
 use self::{
     exchange::{End, Exchange},
     responder::Responder,
-    schedule::Schedule,
+    schedule::{Again, Schedule},
 };
 use crate::{clock::Instant, pace::Pace, ring::Ring};
 
@@ -563,7 +563,12 @@ impl AntiEntropy {
             let Exchange { peer, partition, begun, .. } = exchange;
             out.push(Action::Compared { peer, partition, begun });
         }
-        self.schedule.finish(now, &self.settings, exchange.peer, exchange.partition, done);
+        let again = match done {
+            true if exchange.gives_only => Again::InAHurry,
+            true => Again::InTurn,
+            false => Again::Soon,
+        };
+        self.schedule.finish(now, &self.settings, exchange.peer, exchange.partition, again);
     }
 
     /// A peer has ended its exchange.

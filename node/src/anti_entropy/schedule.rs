@@ -2,7 +2,8 @@
 //!
 //! The rule: every partition is visited with everyone who keeps it and comes after this core in its list: at the
 //! start, since much may have happened meanwhile, and then once in an interval, evenly spread. A visit in a hurry comes
-//! before all others; a peer that is down is not visited.
+//! before all others; a peer that is down is not visited. What this core does not keep it has to give once to each of those who
+//! do: a giver that came again and again would keep the others out, each of whom another one may wait for.
 //!
 //! Not here: what a visit does (`exchange`).
 
@@ -15,6 +16,20 @@ use crate::{clock::Instant, ring::Ring};
 
 /// Before all that is due by time.
 const AT_ONCE: Instant = Instant(0);
+
+/// Not by time.
+const WHEN_IN_A_HURRY: Instant = Instant(u64::MAX);
+
+/// When a visit that has ended is made again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Again {
+    /// It came to nothing.
+    Soon,
+    /// When its turn comes.
+    InTurn,
+    /// When it is in a hurry.
+    InAHurry,
+}
 
 #[derive(Debug, Default)]
 pub(super) struct Schedule {
@@ -116,15 +131,16 @@ impl Schedule {
         Some((endpoint, partition))
     }
 
-    /// A visit has ended. `done`: the next one is when its turn comes; else it is made again soon.
-    pub(super) fn finish(&mut self, now: Instant, settings: &Settings, peer: Endpoint, partition: u16, done: bool) {
+    /// A visit has ended.
+    pub(super) fn finish(&mut self, now: Instant, settings: &Settings, peer: Endpoint, partition: u16, again: Again) {
         let Some(peer) = self.peers.get_mut(&peer) else { return };
-        let Some(&Visit::Underway { again }) = peer.visits.get(&partition) else { return };
+        let Some(&Visit::Underway { again: hurried }) = peer.visits.get(&partition) else { return };
         peer.underway -= 1;
-        let next = match done {
-            _ if again => AT_ONCE,
-            true => next_turn(now, settings, peer.turns[&partition]),
-            false => now + settings.retry,
+        let next = match again {
+            _ if hurried => AT_ONCE,
+            Again::Soon => now + settings.retry,
+            Again::InTurn => next_turn(now, settings, peer.turns[&partition]),
+            Again::InAHurry => WHEN_IN_A_HURRY,
         };
         peer.set_due(partition, next);
     }
@@ -138,7 +154,8 @@ impl Schedule {
         };
         let first =
             |(&endpoint, peer): (&Endpoint, &Peer)| peer.due.first().map(|&(at, partition)| (at, endpoint, partition));
-        self.peers.iter().filter(free).filter_map(first).min()
+        let due_by_time = |&(at, ..): &(Instant, Endpoint, u16)| at < WHEN_IN_A_HURRY;
+        self.peers.iter().filter(free).filter_map(first).min().filter(due_by_time)
     }
 }
 

@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, rc::Rc, time::Duration};
 
 use bytes::Bytes;
 use quorate_net::{
+    id::Endpoint,
     key::Key,
     message::{
         self,
@@ -385,21 +386,19 @@ fn begun(keys: u64) -> (World, usize, message::Exchange) {
     (world, node, ask)
 }
 
-/// What this core holds of a partition that it does not keep is older than what the three have who keep it, so each exchange
-/// finds a difference, and takes longer than until the next one is due: each of the three has its turn.
-#[test]
-fn who_waits_for_a_partition_has_its_turn() {
-    let ring = Rc::new(world::ring(64, 3, 4));
-    let here = endpoint(0);
-    let partition = (0..64).find(|&partition| !ring.primaries(partition).contains(&here)).unwrap();
+/// How often each of the other three was compared with in five seconds, when each exchange finds a difference, and takes longer
+/// than until the next one is due.
+fn turns(replicas: u8, chosen: impl Fn(&[Endpoint]) -> bool, surplus: bool) -> BTreeMap<Endpoint, u32> {
+    let ring = Rc::new(world::ring(64, replicas, 4));
+    let partition = (0..64).find(|&partition| chosen(ring.primaries(partition))).unwrap();
     let mut store = world::Store::default();
     let named = (0..).map(key).find(|key| ring.partition(key.name()) == partition).unwrap();
     store.put(partition, &named, first(1, 1, &value(10)).encode());
-    let settings = Settings { interval: 100 * MS, confirm: 200 * MS, retry: 50 * MS, ..Settings::typical(here) };
+    let settings = Settings { interval: 100 * MS, confirm: 200 * MS, retry: 50 * MS, ..Settings::typical(endpoint(0)) };
     let mut now = Instant(1 << 40);
     let mut core = AntiEntropy::new(settings, ring.clone(), now, 1);
     let mut out = Vec::new();
-    core.handle_ring(now, ring.clone(), [partition].into(), &mut out);
+    core.handle_ring(now, ring, surplus.then_some(partition).into_iter().collect(), &mut out);
     let mut turns: BTreeMap<_, u32> = BTreeMap::new();
     let end = now + 5 * Duration::from_secs(1);
     while now < end {
@@ -425,8 +424,20 @@ fn who_waits_for_a_partition_has_its_turn() {
             }
         }
     }
-    let even = turns.len() == 3 && turns.values().all(|&turns| turns >= 5);
-    assert!(even, "{turns:?}");
+    turns
+}
+
+#[test]
+fn who_waits_for_a_partition_has_its_turn() {
+    let turns = turns(4, |primaries| primaries[0] == endpoint(0), false);
+    assert!(turns.len() == 3 && turns.values().all(|&turns| turns >= 5), "{turns:?}");
+}
+
+/// Who came again and again would keep out others who have something to give.
+#[test]
+fn who_gives_a_partition_away_visits_each_who_keeps_it_once() {
+    let turns = turns(3, |primaries| !primaries.contains(&endpoint(0)), true);
+    assert_eq!(turns, (1..4).map(|node| (endpoint(node), 1)).collect());
 }
 
 #[test]

@@ -28,12 +28,13 @@ fn no_seed_breaks_a_property() {
 /// given up (4003585); a change that waited for a machine which it was about to let go (4043445); a founder with
 /// a lost disk that knew none of those who joined since (1374); three writes of one token, each of which was taken to have
 /// replaced another (5015081); the one copy on disk, a hint, that was told as an owner's (6070103); a lost disk
-/// that was healed but for what was just being written again (7001020).
+/// that was healed but for what was just being written again (7001020); two givers that came again and again, each to whom the
+/// other one waited for (7022082).
 #[test]
 fn seeds_that_broke_something_stay_whole() {
     for seed in [
         1, 5, 7, 8, 27, 218, 1374, 1582, 3974, 4177, 9809, 12084, 14497, 3001192, 4002228, 4003585, 4043445, 5015081,
-        6070103, 7001020,
+        6070103, 7001020, 7022082,
     ] {
         let outcome = run_seed(seed, &Options::default());
         assert!(outcome.violation.is_none(), "{outcome}");
