@@ -111,6 +111,8 @@ struct Recorded {
     latencies: Latencies,
     /// Of the present second.
     slowest: Vec<Flight>,
+    /// The least that one of them took.
+    least: Duration,
 }
 
 impl Recorder {
@@ -137,24 +139,12 @@ impl Recorder {
             (Kind::Put, Some((_, key))) => self.hot_keys.count(key, true),
             _ => {}
         }
-        let slowest = &mut recorded.slowest;
-        let fastest = |slowest: &[Flight]| slowest.iter().map(|flight| flight.took).enumerate().min_by_key(|of| of.1);
-        if slowest.len() == SLOWEST_MAX {
-            match fastest(slowest) {
-                Some((at, least)) if least < took => slowest.swap_remove(at),
-                _ => return,
-            };
-        } else if slowest.len() as u64 > recorded.latencies.in_second() / 1000
-            && let Some((at, least)) = fastest(slowest)
-        {
-            if took <= least {
-                return;
-            }
-            slowest.swap_remove(at);
+        let room = SLOWEST_MAX.min(1 + (recorded.latencies.in_second() / 1000) as usize);
+        if recorded.slowest.len() < room || took > recorded.least {
+            let cut = |key: &[u8]| Bytes::copy_from_slice(&key[..key.len().min(KEY_BYTES_MAX)]);
+            let key = key.map(|(partition, key)| (partition, cut(key)));
+            recorded.keep(Flight { kind, key, ended: now, took, failed, trace: *trace }, room);
         }
-        let cut =
-            |(partition, key): (u16, &[u8])| (partition, Bytes::copy_from_slice(&key[..key.len().min(KEY_BYTES_MAX)]));
-        slowest.push(Flight { kind, key: key.map(cut), ended: now, took, failed, trace: *trace });
     }
 
     /// Ends the seconds that are over.
@@ -207,6 +197,19 @@ impl Recorder {
         let mut causes: Vec<Cause> = causes.into_values().collect();
         causes.sort_by_key(|cause| std::cmp::Reverse(cause.waited));
         causes
+    }
+}
+
+impl Recorded {
+    /// Takes in a flight, in the place of the fastest when there is no room for one more.
+    fn keep(&mut self, flight: Flight, room: usize) {
+        if self.slowest.len() >= room
+            && let Some(at) = self.slowest.iter().position(|other| other.took == self.least)
+        {
+            self.slowest.swap_remove(at);
+        }
+        self.slowest.push(flight);
+        self.least = self.slowest.iter().map(|flight| flight.took).min().unwrap_or_default();
     }
 }
 
