@@ -4,6 +4,9 @@
 //! of the core, quickly; while clearly fewer do, it gets more again, slowly. No work stops for good: each kind has a least
 //! share, and what the foreground itself would soon wait for, as room in the log, keeps its pace in any case (`engine/chore`).
 //!
+//! Holding back must help. When requests are about as slow with the least shares as they were with the full ones, it is not
+//! background work that makes them slow but the disk or too much load: then it goes on for a while as if they were not.
+//!
 //! Every kind of work has a stretch: how many times as long it rests as it would by itself. What restores redundancy is
 //! stretched less than what only tidies up.
 //!
@@ -32,6 +35,15 @@ const UP: f64 = 1.0;
 
 /// Taken away at a time, while few are. Half as fast as it comes: one stall of the disk must not hold back a repair for long.
 const DOWN: f64 = 0.5;
+
+/// So many periods with the least shares show whether holding back helps.
+const TRIAL: u32 = 5;
+
+/// It helps when at most so much of what was slow before still is.
+const HELPS: f64 = 0.5;
+
+/// When it does not, nothing is held back for so many periods.
+const RESPITE: u32 = 60;
 
 /// A kind of background work.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -94,15 +106,34 @@ pub struct Admission {
     next: Instant,
     /// Since the start.
     told: Fared,
+    /// The latest.
     periods: Vec<Fared>,
+    /// So many of them came since the level last rose.
+    fresh: usize,
     level: f64,
+    /// Of all requests so many were slow when nothing was held back.
+    slow_before: f64,
+    /// Periods with the least shares.
+    tried: u32,
+    /// So many periods are left in which nothing is held back, since it did not help.
+    respite: u32,
 }
 
 impl Admission {
     /// All work has its full share. When not `enabled` it keeps that.
     #[must_use]
     pub fn new(now: Instant, enabled: bool) -> Self {
-        Self { enabled, next: now + PERIOD, told: Fared::default(), periods: Vec::new(), level: 0.0 }
+        Self {
+            enabled,
+            next: now + PERIOD,
+            told: Fared::default(),
+            periods: Vec::new(),
+            fresh: 0,
+            level: 0.0,
+            slow_before: 0.0,
+            tried: 0,
+            respite: 0,
+        }
     }
 
     /// When to tell how requests have fared next.
@@ -121,16 +152,33 @@ impl Admission {
         self.periods.push(fared);
         let surplus = self.periods.len().saturating_sub(PERIODS_MAX);
         self.periods.drain(..surplus);
-        let Fared { requests, slow } = self.recent();
+        self.fresh = (self.fresh + 1).min(PERIODS_MAX);
+        let Fared { requests, slow } = self.of_the_last(self.fresh);
+        if self.respite > 0 {
+            self.respite -= 1;
+            self.level = (self.level - DOWN).max(0.0);
         // One slow request of a few says nothing.
-        if slow * 1000 > requests.max(REQUESTS_MIN) {
-            // Those that were slow are answered for: what comes next shows whether this was enough.
-            self.level = (self.level + UP).min(LEVEL_MAX);
-            self.periods.clear();
+        } else if slow * 1000 > requests.max(REQUESTS_MIN) {
+            self.hold_back(slow as f64 / requests as f64);
         } else if slow * 2000 <= requests {
             self.level = (self.level - DOWN).max(0.0);
         }
         before != Work::ALL.map(|work| self.stretch(work))
+    }
+
+    /// Too many requests are slow: so much of all.
+    fn hold_back(&mut self, slow: f64) {
+        if self.level == 0.0 {
+            (self.slow_before, self.tried) = (slow, 0);
+        }
+        self.tried += u32::from(self.level == LEVEL_MAX);
+        if self.tried >= TRIAL {
+            self.tried = 0;
+            self.respite = if slow > self.slow_before * HELPS { RESPITE } else { 0 };
+        }
+        // Those that were slow are answered for: what comes next shows whether this was enough.
+        self.level = (self.level + UP).min(LEVEL_MAX);
+        self.fresh = 0;
     }
 
     /// How many times as long this work rests as it would by itself: a power of 2.
@@ -142,8 +190,12 @@ impl Admission {
     /// How requests fared lately, of as many as it takes to tell.
     #[must_use]
     pub fn recent(&self) -> Fared {
+        self.of_the_last(PERIODS_MAX)
+    }
+
+    fn of_the_last(&self, periods: usize) -> Fared {
         let mut sum = Fared::default();
-        for fared in self.periods.iter().rev() {
+        for fared in self.periods.iter().rev().take(periods) {
             if sum.requests >= REQUESTS_MIN {
                 break;
             }
@@ -156,6 +208,12 @@ impl Admission {
     #[must_use]
     pub fn held_back(&self) -> f64 {
         self.level / LEVEL_MAX
+    }
+
+    /// Holding back was tried, and requests stayed as slow: background work is not the reason.
+    #[must_use]
+    pub fn is_futile(&self) -> bool {
+        self.respite > 0
     }
 }
 
@@ -184,7 +242,7 @@ mod tests {
         assert_eq!(admission.stretch(SCRUB), 1);
         tell(&mut admission, 3, 10_000, 50);
         assert_eq!((admission.stretch(SCRUB), admission.stretch(Work::Store(Chore::Zeroing))), (8, 4));
-        tell(&mut admission, 10, 10_000, 50);
+        tell(&mut admission, 3, 10_000, 20);
         assert_eq!((admission.stretch(SCRUB), admission.stretch(Work::Exchange)), (64, 16), "each has a least share");
         assert!((admission.held_back() - 1.0).abs() < f64::EPSILON);
         tell(&mut admission, 2, 10_000, 3);
@@ -212,7 +270,7 @@ mod tests {
         tell(&mut admission, 1, 100, 1);
         assert_eq!(admission.stretch(SCRUB), 2);
         tell(&mut admission, 9, 100, 0);
-        assert_eq!(admission.recent(), Fared { requests: 900, slow: 0 });
+        assert_eq!(admission.recent(), Fared { requests: 1000, slow: 1 });
     }
 
     #[test]
@@ -221,6 +279,28 @@ mod tests {
         tell(&mut admission, 10, 10_000, 100);
         tell(&mut admission, 60, 0, 0);
         assert_eq!(admission.stretch(SCRUB), 1);
+    }
+
+    #[test]
+    fn what_does_not_help_is_given_up_for_a_while() {
+        let mut admission = admission();
+        tell(&mut admission, 6, 10_000, 100);
+        assert_eq!(admission.stretch(SCRUB), 64);
+        tell(&mut admission, 5, 10_000, 90);
+        assert!(admission.is_futile());
+        tell(&mut admission, 12, 10_000, 100);
+        assert_eq!((admission.stretch(SCRUB), admission.is_futile()), (1, true));
+        // Then it is tried again.
+        tell(&mut admission, 54, 10_000, 100);
+        assert!(!admission.is_futile() && admission.stretch(SCRUB) == 64);
+    }
+
+    #[test]
+    fn what_helps_a_little_goes_on() {
+        let mut admission = admission();
+        tell(&mut admission, 6, 10_000, 100);
+        tell(&mut admission, 100, 10_000, 40);
+        assert!(!admission.is_futile() && admission.stretch(SCRUB) == 64);
     }
 
     #[test]

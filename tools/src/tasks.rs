@@ -115,6 +115,9 @@ fn admission(core: &Value) -> String {
     };
     match core["held_back"].as_f64().unwrap_or(0.0) {
         _ if core["admission"] == false => format!("background work is never held back ([slo] `admission`); {fared}"),
+        _ if core["futile"] == true => {
+            format!("background work is let go, since holding it back did not help; {fared}")
+        }
         0.0 => format!("background work is not held back; {fared}"),
         held => format!("background work is held back by {:.0} %; {fared}", held * 100.0),
     }

@@ -137,6 +137,7 @@ pub(super) fn tasks<D: Disk>(core: &Core<D>) -> Value {
         "service_level_us": micros(core.settings().service_level),
         "admission": core.settings().admission,
         "held_back": core.admission().held_back(),
+        "futile": core.admission().is_futile(),
         "requests": recent.requests,
         "slow": recent.slow,
         "tasks": core.background().iter().map(task).collect::<Vec<_>>(),
