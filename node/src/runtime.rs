@@ -20,6 +20,7 @@ mod links;
 mod peers;
 pub mod rehome;
 pub mod server;
+mod shares;
 mod shell;
 mod stalls;
 mod view;

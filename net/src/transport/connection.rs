@@ -63,6 +63,8 @@ pub enum Next {
         /// See above.
         wanted: usize,
     },
+    /// Let others go on first; then the handler is asked again about what it did not consume.
+    Yield,
     /// Read nothing more until [`Connection::resume`]; then the handler is asked again about what it did not consume.
     Pause,
     /// Write what is to be written, then end the connection.

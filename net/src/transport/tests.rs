@@ -47,6 +47,10 @@ impl Handler for Echo {
                     .detach();
                     return Taken { consumed: at, next: Next::Pause };
                 }
+                b"yield" => {
+                    let _ = connection.send(|out| out.push(b'y'));
+                    return Taken { consumed: at, next: Next::Yield };
+                }
                 b"flood" => {
                     let megabyte = vec![7; 1 << 20];
                     while connection.send(|out| out.extend_from_slice(&megabyte)).is_ok() {}
@@ -218,6 +222,18 @@ fn a_paused_connection_goes_on_where_it_was() {
     client.write_all(&[message(b"a"), message(b"pause"), message(b"b"), message(b"c")].concat()).unwrap();
     assert_eq!(read_exactly(&mut client, 11), b"aresumed bc");
     server.stop();
+}
+
+#[test]
+fn who_yields_lets_others_go_on_and_is_asked_again() {
+    let server = Server::start(options(Limits::default()), 1 << 20);
+    let mut client = server.client();
+    client.write_all(&[message(b"yield").repeat(8), message(b"a"), message(b"b")[..1].to_vec()].concat()).unwrap();
+    assert_eq!(read_exactly(&mut client, 9), b"yyyyyyyya");
+    client.write_all(b"b").unwrap();
+    assert_eq!(read_exactly(&mut client, 1), b"b");
+    // The writer is one of those who got their turn.
+    assert!(server.stop().writes >= 8);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Connections from clients: native frames or RESP, told apart by the first byte.
 //!
-//! The rule: a client that sends faster than it is answered is not read from until it caught up.
+//! The rule: a client that sends faster than it is answered is not read from until it caught up, and no client keeps the core
+//! for itself (`shares`).
 
 use std::{
     cell::{Cell, RefCell},
@@ -16,15 +17,16 @@ use quorate_net::{
     transport::{Closed, Connection, Handler, Next, SendError, Taken},
 };
 
-use super::{shell::Shell, view::View};
+use super::{
+    shares::{Share, TURN},
+    shell::Shell,
+    view::View,
+};
 use crate::{
     clock::Instant,
     gateway::{After, Ask, Origin, Session, Task, Ticket},
     membership::state::Change,
 };
-
-/// A native connection with more unanswered requests than this is not read from.
-const UNANSWERED_MAX: usize = 4096;
 
 /// What a client's connection leads to. `local`: the port that it chose.
 pub(super) fn accepted(shell: &Rc<Shell>, view: &Rc<View>, local: SocketAddr) -> Box<dyn Handler> {
@@ -42,9 +44,8 @@ struct NativeHandler {
     state: Rc<NativeState>,
 }
 
-#[derive(Default)]
 struct NativeState {
-    unanswered: Cell<usize>,
+    share: Share,
     paused: Cell<bool>,
     input_ended: Cell<bool>,
 }
@@ -54,7 +55,7 @@ impl Handler for ClientHandler {
         if let Self::Unknown { shell, view, local } = self {
             let Some(&first) = input.first() else { return Taken::read_more(0, 0) };
             *self = if first == frame::MAGIC[0] {
-                Self::Native(NativeHandler { shell: shell.clone(), state: Rc::default() })
+                Self::Native(NativeHandler::new(shell))
             } else {
                 Self::Resp(RespConnection::new(shell, view, connection, *local))
             };
@@ -197,11 +198,17 @@ fn request_for(operation: Operation) -> Request {
 pub(super) type WeakResp = Weak<RespConnection>;
 
 impl NativeHandler {
+    fn new(shell: &Rc<Shell>) -> Self {
+        let share = Share::new(shell.shares());
+        let state = NativeState { share, paused: Cell::new(false), input_ended: Cell::new(false) };
+        Self { shell: shell.clone(), state: Rc::new(state) }
+    }
+
     fn received(&mut self, connection: &Connection, input: &[u8]) -> Taken {
         let arrived = self.shell.instant();
         let mut consumed = 0;
-        loop {
-            if self.state.unanswered.get() >= UNANSWERED_MAX {
+        for _ in 0..TURN {
+            if self.state.share.is_used_up() {
                 self.state.paused.set(true);
                 return Taken { consumed, next: Next::Pause };
             }
@@ -219,21 +226,21 @@ impl NativeHandler {
             };
             self.ask(connection, arrived, request);
         }
+        Taken { consumed, next: Next::Yield }
     }
 
     fn ask(&self, connection: &Connection, arrived: Instant, request: Request) {
         let (state, connection) = (self.state.clone(), connection.clone());
-        state.unanswered.set(state.unanswered.get() + 1);
+        state.share.begin();
         let answered = move |reply| {
             let message = Message::Reply(reply);
             // A connection that is gone needs no answer.
             let _ = connection.send(|out| frame::encode(&message, out).expect("a reply is within its limit"));
-            let left = state.unanswered.get() - 1;
-            state.unanswered.set(left);
-            if left <= UNANSWERED_MAX / 2 && state.paused.replace(false) {
+            state.share.end();
+            if state.share.has_room() && state.paused.replace(false) {
                 connection.resume();
             }
-            if left == 0 && state.input_ended.get() {
+            if state.share.is_idle() && state.input_ended.get() {
                 connection.finish();
             }
         };
@@ -242,7 +249,7 @@ impl NativeHandler {
 
     fn input_ended(&self, connection: &Connection) {
         self.state.input_ended.set(true);
-        if self.state.unanswered.get() == 0 {
+        if self.state.share.is_idle() {
             connection.finish();
         }
     }

@@ -23,7 +23,7 @@ use quorate_net::{
 
 use serde_json::{Value, json};
 
-use super::stalls::Stalls;
+use super::{shares::Shares, stalls::Stalls};
 use crate::{
     clock::{Instant, Now},
     core::{Core, LogId},
@@ -42,6 +42,7 @@ pub(super) struct Shell {
     me: Endpoint,
     core: RefCell<Core<DmaDisk>>,
     stalls: Rc<Stalls>,
+    shares: Rc<Shares>,
     epoch: SystemInstant,
     peers: RefCell<BTreeMap<Endpoint, Connection>>,
     mesh: Mesh<Vec<u8>>,
@@ -80,6 +81,7 @@ impl Shell {
             me: core.settings().me,
             core: RefCell::new(core),
             stalls,
+            shares: Rc::default(),
             epoch,
             peers: RefCell::default(),
             mesh,
@@ -109,6 +111,11 @@ impl Shell {
     /// What keeps this core from everything else.
     pub(super) fn stalls(&self) -> &Rc<Stalls> {
         &self.stalls
+    }
+
+    /// What its clients share.
+    pub(super) fn shares(&self) -> &Rc<Shares> {
+        &self.shares
     }
 
     /// Messages that could not be sent.

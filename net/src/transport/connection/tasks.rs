@@ -15,7 +15,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use futures_lite::{AsyncRead, AsyncWrite};
+use futures_lite::{AsyncRead, AsyncWrite, future::yield_now};
 use glommio::net::TcpStream;
 
 use super::{Closed, Connection, Handler, Next, Shared, State, Taken, wake};
@@ -58,6 +58,7 @@ async fn read(connection: &Connection, stream: Rc<RefCell<TcpStream>>, mut handl
             State::Closed | State::Ended => break,
         }
         if std::mem::take(&mut reader.ask_again) && !reader.kept.is_empty() {
+            yield_now().await;
             reader.handle_kept(handler.as_mut());
             continue;
         }
@@ -97,7 +98,7 @@ struct Reader<'a> {
     wanted: usize,
     /// Bytes of the core's buffers that `kept` stands for.
     charged: usize,
-    /// The handler paused, so what is kept may hold whole messages.
+    /// The handler left off, so what is kept may hold whole messages.
     ask_again: bool,
 }
 
@@ -163,6 +164,10 @@ impl Reader<'_> {
             Next::Close => return self.connection.finish(),
             Next::Pause => {
                 shared.paused.set(true);
+                self.ask_again = true;
+                shared.deadline.set(None);
+            }
+            Next::Yield => {
                 self.ask_again = true;
                 shared.deadline.set(None);
             }
