@@ -62,6 +62,7 @@ use crate::{
     context::Sealer,
     coordinator::Local,
     effect::{Effect, Origin, ReplyTo},
+    hedging::{Hedging, Wait},
     hinted_handoff::{self, HintedHandoff},
     membership::{Contact, GossipConfig, Membership, Start, state::ClusterState},
     object::{Object, VersionHash},
@@ -80,6 +81,9 @@ const TIMEOUT_MAX: Duration = Duration::from_secs(60);
 
 /// Who is away for so many times a request's patience is not waited for by a copy that has to be healed.
 pub const AWAY: u32 = 100;
+
+/// A core is busy when of all that it may have under way one part in so many is.
+const BUSY: usize = 4;
 
 /// So many places of damage are told apart.
 const DAMAGED_MAX: usize = 4096;
@@ -145,6 +149,8 @@ pub struct Statistics {
     pub forwarded: u64,
     /// Requests that it sent to another one besides, because the first did not answer.
     pub forwarded_again: u64,
+    /// Gets that it asked for once more, because they took unusually long.
+    pub hedges: u64,
     /// Objects that it gave to fallbacks, for owners that did not answer.
     pub hints_sent: u64,
     /// Objects that it took as a replica.
@@ -232,6 +238,7 @@ pub struct Core<D: Disk> {
     forgetting: AHashMap<u64, (u16, KeyVersion)>,
     recorder: Recorder,
     admission: Admission,
+    hedging: Hedging,
     statistics: Statistics,
 }
 
@@ -307,6 +314,7 @@ impl<D: Disk> Core<D> {
         let reaper = Reaper::new(settings.reaper.clone(), (ring.clone(), ring_stamp), now, incarnation);
         let recorder = Recorder::new(now, settings.service_level);
         let admission = Admission::new(now, settings.admission);
+        let hedging = Hedging::new(settings.patience / 2);
         let mut core = Self {
             settings,
             ring,
@@ -343,6 +351,7 @@ impl<D: Disk> Core<D> {
             forgetting: AHashMap::new(),
             recorder,
             admission,
+            hedging,
             statistics: Statistics::default(),
         };
         let surplus = core.surplus();
@@ -519,6 +528,11 @@ impl<D: Disk> Core<D> {
             }
         }
         self.hand_off_on(now, out);
+        while let Some((wait, number)) = self.hedging.next_due(now.instant) {
+            self.hedge(now, wait, number, out);
+        }
+        let operations = &self.operations;
+        self.hedging.forget(|number| operations.contains_key(&number));
         while let Some((_, number)) = self.patience.pop_front_if(|(at, _)| *at <= now.instant) {
             self.lose_patience(now, number, out);
         }
@@ -531,7 +545,10 @@ impl<D: Disk> Core<D> {
         let (call, late) = match operation {
             Underway::Put(put) => (&mut put.call, put.coordinator.handle_silence()),
             Underway::Get(get) => (&mut get.call, get.coordinator.handle_silence()),
-            Underway::Forward(forward) => (&mut forward.call, forward.asked.last().copied().into_iter().collect()),
+            Underway::Forward(forward) => {
+                let silent = forward.silent().collect();
+                (&mut forward.call, silent)
+            }
         };
         call.trace.mark(now.instant, Stage::Patience);
         for peer in late {
@@ -543,6 +560,17 @@ impl<D: Disk> Core<D> {
             Some(Underway::Get(_)) => self.get_progress(now, number, out),
             Some(Underway::Forward(_)) => self.forward_again(now, number, out),
             None => {}
+        }
+    }
+
+    /// A get takes unusually long. Where there is too much to do already, more of it would not help.
+    fn hedge(&mut self, now: Now, wait: Wait, number: u64, out: &mut Vec<Effect>) {
+        if self.queue_length() > self.settings.operations_max / BUSY {
+            return;
+        }
+        match wait {
+            Wait::Own => self.hedge_get(now, number, out),
+            Wait::Owner => self.hedge_forward(now, number, out),
         }
     }
 
@@ -567,6 +595,7 @@ impl<D: Disk> Core<D> {
             self.reaper.next_timeout(),
             self.unhealed.next_timeout(),
             Some(self.admission.next_timeout()),
+            self.hedging.next_timeout(),
         ];
         [deadline, patience, self.store_again].into_iter().chain(machines).flatten().min()
     }

@@ -14,6 +14,7 @@ pub mod coordinator;
 pub mod core;
 pub mod effect;
 pub mod gateway;
+pub mod hedging;
 pub mod hinted_handoff;
 pub mod membership;
 pub mod metrics;

@@ -3,6 +3,7 @@
 mod integration {
     mod algebra;
     mod hazards;
+    mod hedging;
     #[cfg(feature = "planted")]
     mod planted;
     mod read_repair;

@@ -5,7 +5,8 @@
 //! knows nothing of it: else an absent key would be reported that is only out of reach.
 //!
 //! The others are told the version that this core holds: those that hold the same say so from RAM, those that hold
-//! another send it whole. Pure. Not here: reading this core's copy (`core`), the replica's side (`replica`).
+//! another send it whole. When the own copy is late, one of those that hold the same may be asked for it whole: then "the
+//! same" says something without the own copy. Pure. Not here: reading this core's copy (`core`), the replica's side (`replica`).
 
 use bytes::Bytes;
 use quorate_engine::planted::{Bug, planted};
@@ -66,6 +67,10 @@ pub struct GetCoordinator {
     told: Option<VersionHash>,
     /// An object came after that.
     late: bool,
+    /// Who was asked to tell in full what this core named, since the own copy is late, and what was named.
+    in_full: Option<(Endpoint, VersionHash)>,
+    /// It did.
+    named: bool,
 }
 
 /// How a get stands.
@@ -98,6 +103,8 @@ impl GetCoordinator {
             answered: false,
             told: None,
             late: false,
+            in_full: None,
+            named: false,
         }
     }
 
@@ -110,13 +117,33 @@ impl GetCoordinator {
 
     /// Another replica answered.
     pub fn handle_probed(&mut self, from: Endpoint, theirs: Theirs) {
-        if let Some((_, answer @ None)) = self.theirs.iter_mut().find(|(voter, _)| voter.endpoint == from) {
-            if theirs == Theirs::Unknown {
-                self.stand_ins.want_for(from);
+        let asked_in_full = self.in_full.filter(|(peer, _)| *peer == from).map(|(_, named)| named);
+        let Some((_, answer)) = self.theirs.iter_mut().find(|(voter, _)| voter.endpoint == from) else { return };
+        match (&*answer, &theirs, asked_in_full) {
+            (None, ..) => {
+                if theirs == Theirs::Unknown {
+                    self.stand_ins.want_for(from);
+                }
+                self.late |= self.answered && matches!(theirs, Theirs::Object(_));
             }
-            self.late |= self.answered && matches!(theirs, Theirs::Object(_));
-            *answer = Some(theirs);
+            // What it holds by now may be newer.
+            (Some(Theirs::Same), Theirs::Object(object), Some(named)) => self.named |= object.version() == named,
+            _ => return,
         }
+        *answer = Some(theirs);
+    }
+
+    /// One of those that hold the same as this core, whose own copy is late.
+    #[must_use]
+    pub fn may_tell_in_full(&self) -> Option<Endpoint> {
+        let late = self.own == Own::Pending && !self.answered && self.in_full.is_none();
+        let same = |(_, theirs): &&(Voter, Option<Theirs>)| late && *theirs == Some(Theirs::Same);
+        self.theirs.iter().find(same).map(|(voter, _)| voter.endpoint)
+    }
+
+    /// That one is asked for it whole. `named`: what the others were told that this core holds.
+    pub fn ask_in_full(&mut self, peer: Endpoint, named: VersionHash) {
+        self.in_full = Some((peer, named));
     }
 
     /// Those who have not answered yet. When `patience` is over, others stand in for them, and their answers still count.
@@ -187,7 +214,7 @@ impl GetCoordinator {
         let own = matches!(self.own, Own::Absent | Own::Body(_));
         let known = self.theirs.iter().filter(|(_, theirs)| match theirs {
             Some(Theirs::Absent | Theirs::Object(_)) => true,
-            Some(Theirs::Same) => own,
+            Some(Theirs::Same) => own || self.named,
             Some(Theirs::Unknown) | None => false,
         });
         Tally::of(known.map(|(voter, _)| voter).chain(own.then_some(&self.me)).filter(|voter| counts(voter)))
@@ -274,7 +301,7 @@ impl GetCoordinator {
 
     /// "The same as yours" says nothing when ours is lost: those who said it are asked again.
     fn unusable(&mut self) -> Vec<Endpoint> {
-        if self.own != Own::Lost {
+        if self.own != Own::Lost || self.named {
             return Vec::new();
         }
         let same = self.theirs.iter_mut().filter(|(_, theirs)| *theirs == Some(Theirs::Same));
@@ -369,6 +396,31 @@ mod tests {
         assert!(stale(Theirs::Object(object(2, "b"))));
         assert!(!stale(Theirs::Object(object(1, "a"))), "it says the same in full");
         assert!(!stale(Theirs::Same) && !stale(Theirs::Absent) && !stale(Theirs::Unknown));
+    }
+
+    #[test]
+    fn a_late_own_copy_is_told_in_full_by_who_holds_the_same() {
+        let late = |object: Object| {
+            let mut get = get(2);
+            assert_eq!(get.may_tell_in_full(), None);
+            get.handle_probed(node(2), Theirs::Same);
+            get.handle_probed(node(3), Theirs::Same);
+            assert_eq!(get.may_tell_in_full(), Some(node(2)));
+            get.ask_in_full(node(2), self::object(1, "a").version());
+            assert_eq!(get.may_tell_in_full(), None, "once");
+            assert!(matches!(progress(&mut get), Progress::Open));
+            get.handle_probed(node(2), Theirs::Object(object));
+            get
+        };
+        let mut get = late(object(1, "a"));
+        assert_eq!(values_of(progress(&mut get)), ["a"]);
+        assert!(get.is_complete() && !get.was_stale());
+        assert_eq!(get.repairs(node(1)), []);
+        // Another version than the one that was named says nothing of what the third one has.
+        let mut get = late(object(2, "b"));
+        assert!(matches!(progress(&mut get), Progress::Open));
+        get.handle_own(Own::Body(object(1, "a").encode()));
+        assert_eq!(values_of(progress(&mut get)).len(), 2);
     }
 
     #[test]

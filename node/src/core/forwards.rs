@@ -16,6 +16,7 @@ use super::{Call, Core, Underway, micros_left};
 use crate::{
     clock::Now,
     effect::Effect,
+    hedging::Wait,
     recorder::{Kind, Stage},
 };
 
@@ -33,6 +34,13 @@ pub(super) struct Forward {
     pub(super) asked: Vec<Endpoint>,
     /// Those of them that said that they failed, or that cannot be reached.
     failed: Vec<Endpoint>,
+}
+
+impl Forward {
+    /// Those who may still answer.
+    pub(super) fn silent(&self) -> impl Iterator<Item = Endpoint> {
+        self.asked.iter().filter(|asked| !self.failed.contains(asked)).copied()
+    }
 }
 
 impl<D: Disk> Core<D> {
@@ -71,9 +79,23 @@ impl<D: Disk> Core<D> {
         };
         self.statistics.forwarded += 1;
         request.hops += 1;
+        let is_get = matches!(request.operation, Operation::Get(_));
         let forward = Forward { call, request, asked: Vec::with_capacity(1), failed: Vec::new() };
         let number = self.begin(now, deadline, Underway::Forward(Box::new(forward)));
+        if is_get {
+            self.hedging.handle_get();
+            self.hedging.handle_wait(now.instant, Wait::Owner, number);
+        }
         self.forward_to(now, number, to, out);
+    }
+
+    /// The owner that a get was sent on to is late: another one is asked as well.
+    pub(super) fn hedge_forward(&mut self, now: Now, number: u64, out: &mut Vec<Effect>) {
+        let Some(Underway::Forward(forward)) = self.operations.get(&number) else { return };
+        if forward.asked.len() == 1 && self.next_coordinator(forward).is_some() && self.hedging.pay(Wait::Owner) {
+            self.statistics.hedges += 1;
+            self.forward_again(now, number, out);
+        }
     }
 
     fn forward_to(&mut self, now: Now, number: u64, to: Endpoint, out: &mut Vec<Effect>) {
@@ -88,10 +110,7 @@ impl<D: Disk> Core<D> {
     /// Asks the next one, beside those who were asked already.
     pub(super) fn forward_again(&mut self, now: Now, number: u64, out: &mut Vec<Effect>) {
         let Some(Underway::Forward(forward)) = self.operations.get(&number) else { return };
-        let (partition, consistency) = (forward.call.partition, forward.request.operation.consistency());
-        let me = self.settings.me;
-        let next = self.coordinators(partition, consistency).find(|to| *to != me && !forward.asked.contains(to));
-        match next {
+        match self.next_coordinator(forward) {
             Some(to) => {
                 self.statistics.forwarded_again += 1;
                 self.patience.push_back((now.instant + self.settings.patience, number));
@@ -101,6 +120,13 @@ impl<D: Disk> Core<D> {
             None if forward.failed.len() < forward.asked.len() => {}
             None => self.end_forward(now, number, Outcome::Failed(MAYBE_DONE), out),
         }
+    }
+
+    /// Who could be asked beside those who were.
+    fn next_coordinator(&self, forward: &Forward) -> Option<Endpoint> {
+        let consistency = forward.request.operation.consistency();
+        let asked = |to: &Endpoint| *to == self.settings.me || forward.asked.contains(to);
+        self.coordinators(forward.call.partition, consistency).find(|to| !asked(to))
     }
 
     /// Somebody that the request went to cannot be reached any more. It may have got there.
@@ -148,7 +174,10 @@ impl<D: Disk> Core<D> {
 
     pub(super) fn finish_forward(&mut self, now: Now, forward: &Forward, outcome: Outcome, out: &mut Vec<Effect>) {
         let key = match &forward.request.operation {
-            Operation::Get(get) => get.key.encoded(),
+            Operation::Get(get) => {
+                self.hedging.handle_end(Wait::Owner, now.instant.since(forward.call.trace.begun()));
+                get.key.encoded()
+            }
             Operation::Put(put) => put.key.encoded(),
             Operation::ClusterMap => unreachable!("that is answered where it is asked"),
         };

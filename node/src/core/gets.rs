@@ -16,6 +16,7 @@ use crate::{
     clock::{Instant, Now},
     coordinator::get::{GetCoordinator, Own, Progress, Theirs},
     effect::Effect,
+    hedging::Wait,
     object::{VersionHash, view},
     quorum::Voter,
     recorder::{Kind, Stage},
@@ -39,6 +40,7 @@ impl<D: Disk> Core<D> {
             Err(failure) => return self.fail(reply_to, failure, out),
         };
         self.statistics.gets += 1;
+        self.hedging.handle_get();
         let me = self.settings.me;
         let owns = self.owns(partition);
         let voters: Vec<Voter> = Voter::owners(&self.ring, partition).collect();
@@ -73,11 +75,13 @@ impl<D: Disk> Core<D> {
             (Some(body), None) => self.own_known(now, operation, Own::Body(body), out),
             // What a crash could still take back is not shown.
             (Some(body), Some(sequence)) => {
+                self.hedging.handle_wait(now.instant, Wait::Own, operation);
                 self.when_durable(log, sequence, Waiter::Get { operation, body });
                 self.get_progress(now, operation, out);
             }
             (None, _) => {
                 self.statistics.get_loads += 1;
+                self.hedging.handle_wait(now.instant, Wait::Own, operation);
                 self.load(log, partition, key, Load::Get { operation }, out);
                 self.get_progress(now, operation, out);
             }
@@ -88,12 +92,13 @@ impl<D: Disk> Core<D> {
     pub(super) fn own_loaded(&mut self, now: Now, log: LogId, operation: u64, loaded: &Loaded, out: &mut Vec<Effect>) {
         let Some(Underway::Get(get)) = self.operations.get_mut(&operation) else { return };
         get.call.trace.mark(now.instant, Stage::Read);
-        let (partition, key) = (get.call.partition, get.key.clone());
+        let (partition, key, begun) = (get.call.partition, get.key.clone(), get.call.trace.begun());
         if let Ok(Some(body)) = loaded
             && let (_, Some(sequence)) = self.local(log, partition, key.encoded(), None)
         {
             return self.when_durable(log, sequence, Waiter::Get { operation, body: body.clone() });
         }
+        self.hedging.handle_end(Wait::Own, now.instant.since(begun));
         let own = match loaded {
             Ok(Some(body)) => Own::Body(body.clone()),
             // It was there when the get began; a partition that leaves takes its keys along.
@@ -106,6 +111,7 @@ impl<D: Disk> Core<D> {
     pub(super) fn own_readable(&mut self, now: Now, operation: u64, body: Option<Bytes>, out: &mut Vec<Effect>) {
         if let Some(Underway::Get(get)) = self.operations.get_mut(&operation) {
             get.call.trace.mark(now.instant, Stage::Commit);
+            self.hedging.handle_end(Wait::Own, now.instant.since(get.call.trace.begun()));
         }
         self.own_known(now, operation, body.map_or(Own::Lost, Own::Body), out);
     }
@@ -129,7 +135,7 @@ impl<D: Disk> Core<D> {
         if let Some(Underway::Get(get)) = self.operations.get_mut(&operation) {
             let differs = match theirs {
                 Theirs::Absent => get.known != VersionHash::ABSENT,
-                Theirs::Object(_) => true,
+                Theirs::Object(ref object) => object.version() != get.known,
                 Theirs::Same | Theirs::Unknown => false,
             };
             self.statistics.divergent += u64::from(differs);
@@ -138,6 +144,17 @@ impl<D: Disk> Core<D> {
             self.get_progress(now, operation, out);
         } else {
             self.hint_probed(now, from, operation, &theirs, out);
+        }
+    }
+
+    /// The own copy is late: one of those that hold the same is asked for it whole.
+    pub(super) fn hedge_get(&mut self, now: Now, operation: u64, out: &mut Vec<Effect>) {
+        let Some(Underway::Get(get)) = self.operations.get_mut(&operation) else { return };
+        let Some(to) = get.coordinator.may_tell_in_full() else { return };
+        if self.hedging.pay(Wait::Own) {
+            self.statistics.hedges += 1;
+            get.coordinator.ask_in_full(to, get.known);
+            out.push(probe(now, to, operation, get.call.deadline, get.call.partition, NONE_KNOWN, &get.key));
         }
     }
 

@@ -55,6 +55,7 @@ fn requests<D: Disk>(core: &Core<D>) -> Figures {
         ("puts", counted.puts),
         ("forwarded", counted.forwarded),
         ("forwarded_again", counted.forwarded_again),
+        ("hedges", counted.hedges),
         ("replicated", counted.replicated),
         ("probed", counted.probed),
         ("put_loads", counted.put_loads),
