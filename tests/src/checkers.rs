@@ -268,7 +268,7 @@ impl Ledger {
             return Err(violation("P11 dots are unique", key, detail));
         }
         // Deletes are not told apart by their value. Where it is not known who asked, there is no telling which it was.
-        let mut fault = format!("no put asked for {write:?}");
+        let mut fault = None;
         let candidates = asked.map_or_else(|| self.key(key.clone()).puts.clone(), |asked| vec![asked]);
         if self.explaining(&candidates, write).count() > 1 {
             self.unwatch(key);
@@ -289,10 +289,11 @@ impl Ledger {
                 }
                 Some(found) => {
                     histories.remove_last();
-                    fault = found;
+                    fault = Some(found);
                 }
             }
         }
+        let fault = fault.unwrap_or_else(|| format!("no put asked for {write:?}"));
         Err(violation("P1 no write lost", key, fault))
     }
 

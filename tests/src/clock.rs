@@ -11,6 +11,8 @@ use quorate_node::clock::{Instant, Now};
 /// Milliseconds from 1970 to the start of every simulation.
 const START_MS: i64 = 1_800_000_000_000;
 
+const MILLION: i64 = 1_000_000;
+
 /// One node's clocks.
 #[derive(Clone, Copy, Debug)]
 pub struct Clock {
@@ -29,7 +31,7 @@ impl Clock {
     /// When it would run backwards.
     #[must_use]
     pub fn new(offset: u64, drift: i64) -> Self {
-        assert!(drift.abs() < 1_000_000, "a clock that gains {drift} millionths runs backwards");
+        assert!(drift.abs() < MILLION, "a clock that gains {drift} millionths runs backwards");
         Self { offset, drift, step_ms: 0 }
     }
 
@@ -49,8 +51,8 @@ impl Clock {
     #[must_use]
     pub fn world_at(&self, instant: Instant) -> Duration {
         // The clock rounds towards its start: by one less this begins at or before the moment that is looked for.
-        let shown = i128::from(instant.0.saturating_sub(self.offset).saturating_sub(1));
-        let world = shown * 1_000_000 / (1_000_000 + i128::from(self.drift));
+        let shown = instant.0.saturating_sub(self.offset).saturating_sub(1);
+        let world = scaled(shown, MILLION, MILLION + self.drift);
         let mut world = Duration::from_nanos(u64::try_from(world).unwrap_or(u64::MAX));
         while self.instant(world) < instant {
             world += Duration::from_nanos(1);
@@ -59,9 +61,15 @@ impl Clock {
     }
 
     fn instant(&self, world: Duration) -> Instant {
-        let nanos = i128::from(world.as_nanos() as u64);
-        Instant(self.offset + (nanos + nanos * i128::from(self.drift) / 1_000_000) as u64)
+        let nanos = world.as_nanos() as u64;
+        Instant(self.offset + (i128::from(nanos) + scaled(nanos, self.drift, MILLION)) as u64)
     }
+}
+
+/// `nanos` times `by`, of `of`, in as few bits as it takes: this is asked at every event.
+fn scaled(nanos: u64, by: i64, of: i64) -> i128 {
+    let narrow = i64::try_from(nanos).ok().and_then(|nanos| nanos.checked_mul(by));
+    narrow.map_or_else(|| i128::from(nanos) * i128::from(by) / i128::from(of), |product| i128::from(product / of))
 }
 
 #[cfg(test)]
