@@ -5,8 +5,8 @@
 //!
 //! Not here: the slot that routes a key (`slot`).
 
-use bytes::{BufMut, Bytes, BytesMut};
 use rkyv::{Archive, Deserialize, Serialize};
+use smallvec::SmallVec;
 
 /// The bucket that RESP speaks to.
 pub const DEFAULT_BUCKET: &[u8] = b"default";
@@ -17,9 +17,12 @@ pub const NAME_BYTES_MAX: usize = 4 << 10;
 /// The most bytes in an encoded key.
 pub const KEY_BYTES_MAX: usize = 1 + u8::MAX as usize + NAME_BYTES_MAX;
 
+/// Keys of up to so many bytes, most of them, are kept in place.
+const IN_PLACE_BYTES: usize = 48;
+
 /// A bucket and a name in it. Cheap to clone.
-#[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
-pub struct Key(Bytes);
+#[derive(Archive, Serialize, Deserialize, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Key(SmallVec<[u8; IN_PLACE_BYTES]>);
 
 /// Why bytes are not a key. Nothing was changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -41,26 +44,26 @@ impl Key {
     /// When either is empty or too long.
     pub fn new(bucket: &[u8], name: &[u8]) -> Result<Self, KeyError> {
         let bucket_length = u8::try_from(bucket.len()).map_err(|_| KeyError::BadBucket)?;
-        let mut encoded = BytesMut::with_capacity(1 + bucket.len() + name.len());
-        encoded.put_u8(bucket_length);
-        encoded.put_slice(bucket);
-        encoded.put_slice(name);
+        let mut encoded = SmallVec::with_capacity(1 + bucket.len() + name.len());
+        encoded.push(bucket_length);
+        encoded.extend_from_slice(bucket);
+        encoded.extend_from_slice(name);
         check(&encoded)?;
-        Ok(Self(encoded.freeze()))
+        Ok(Self(encoded))
     }
 
     /// The key that `encoded` holds.
     ///
     /// # Errors
     /// When a part is missing, empty or too long.
-    pub fn from_encoded(encoded: Bytes) -> Result<Self, KeyError> {
-        check(&encoded)?;
-        Ok(Self(encoded))
+    pub fn from_encoded(encoded: &[u8]) -> Result<Self, KeyError> {
+        check(encoded)?;
+        Ok(Self(SmallVec::from_slice(encoded)))
     }
 
     /// The encoded form.
     #[must_use]
-    pub fn encoded(&self) -> &Bytes {
+    pub fn encoded(&self) -> &[u8] {
         &self.0
     }
 
@@ -74,6 +77,19 @@ impl Key {
     #[must_use]
     pub fn name(&self) -> &[u8] {
         name_of(&self.0)
+    }
+}
+
+impl Clone for Key {
+    fn clone(&self) -> Self {
+        // As one piece, where the derived one goes byte by byte.
+        Self(SmallVec::from_slice(&self.0))
+    }
+}
+
+impl std::fmt::Debug for Key {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Key(b\"{}\")", self.0.escape_ascii())
     }
 }
 
@@ -127,7 +143,7 @@ mod tests {
     fn a_key_keeps_its_parts() {
         let key = Key::new(b"default", b"user:1").unwrap();
         assert_eq!((key.bucket(), key.name()), (&b"default"[..], &b"user:1"[..]));
-        assert_eq!(Key::from_encoded(key.encoded().clone()), Ok(key));
+        assert_eq!(Key::from_encoded(key.encoded()), Ok(key));
     }
 
     #[test]

@@ -10,9 +10,10 @@
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use bytes::Bytes;
 use quorate_engine::planted::{Bug, planted};
+use smallvec::SmallVec;
 
 use crate::{
-    object::VersionHash,
+    object::{ArchivedObject, VersionHash},
     version::{Actor, Clock, Dot, VersionVector},
 };
 
@@ -53,12 +54,29 @@ impl Sealer {
     #[must_use]
     pub fn seal(&self, key: &[u8], context: &Context) -> Bytes {
         let (vector, beyond) = (context.seen.vector().entries(), context.seen.beyond());
-        let mut raw = Vec::with_capacity(FIXED_BYTES + ENTRY_BYTES * (vector.len() + beyond.len()));
+        self.seal_parts(key, context.version, vector.iter().copied(), beyond.iter().copied())
+    }
+
+    /// The same of an object, of this version, as it is encoded: that it was seen, and nothing else.
+    #[must_use]
+    pub fn seal_object(&self, key: &[u8], object: &ArchivedObject, version: VersionHash) -> Bytes {
+        let (vector, beyond) = object.clock.parts();
+        self.seal_parts(key, version, vector, beyond)
+    }
+
+    fn seal_parts(
+        &self,
+        key: &[u8],
+        version: VersionHash,
+        vector: impl ExactSizeIterator<Item = Dot>,
+        beyond: impl ExactSizeIterator<Item = Dot>,
+    ) -> Bytes {
+        let mut raw: SmallVec<[u8; FIXED_BYTES + 8 * ENTRY_BYTES]> = SmallVec::new();
         raw.push(FORMAT);
         raw.resize(HEADER_BYTES, 0);
-        raw.extend_from_slice(&context.version.0.to_le_bytes());
+        raw.extend_from_slice(&version.0.to_le_bytes());
         raw.extend_from_slice(&(vector.len() as u16).to_le_bytes());
-        for dot in vector.iter().chain(beyond) {
+        for dot in vector.chain(beyond) {
             raw.extend_from_slice(&dot.actor.node.to_le_bytes());
             raw.extend_from_slice(&dot.actor.core.to_le_bytes());
             raw.extend_from_slice(&dot.actor.incarnation.to_le_bytes());

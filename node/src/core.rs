@@ -732,14 +732,27 @@ impl<D: Disk> Core<D> {
     /// See [`Log::local`]. What is being dropped is as good as lost, though the ring may have given it back; and so is what a
     /// copy that has to be healed does not have.
     fn local(&self, log: LogId, partition: u16, key: &[u8], loaded: Option<Object>) -> (Local, Option<Sequence>) {
-        match log {
-            LogId::Objects if self.transfer.is_dropping(partition) => (Local::lost(), None),
-            LogId::Objects => match self.objects.local(partition, key, loaded) {
-                (local, None) if local.is_absent() && self.lacks(partition) => (Local::lost(), None),
-                known => known,
-            },
+        let held = match log {
+            LogId::Objects => self.objects.local(partition, key, loaded),
             LogId::Hints => self.hints.local(partition, key, loaded),
-        }
+        };
+        self.as_trusted(log, partition, held)
+    }
+
+    /// The same as [`Log::glance`].
+    fn glance(&self, log: LogId, partition: u16, key: &[u8]) -> (Local, Option<Sequence>) {
+        let held = match log {
+            LogId::Objects => self.objects.glance(partition, key),
+            LogId::Hints => self.hints.glance(partition, key),
+        };
+        self.as_trusted(log, partition, held)
+    }
+
+    fn as_trusted(&self, log: LogId, partition: u16, held: (Local, Option<Sequence>)) -> (Local, Option<Sequence>) {
+        let is_lost = |(local, pending): &(Local, Option<Sequence>)| {
+            self.transfer.is_dropping(partition) || local.is_absent() && pending.is_none() && self.lacks(partition)
+        };
+        if log == LogId::Objects && is_lost(&held) { (Local::lost(), None) } else { held }
     }
 
     /// The body of a key when it is in RAM.

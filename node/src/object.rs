@@ -14,7 +14,10 @@
 
 use bytes::Bytes;
 use quorate_engine::planted::{Bug, planted};
-use rkyv::{Archive, Deserialize, Serialize, rancor::Error};
+use rkyv::{
+    Archive, Deserialize, Serialize,
+    rancor::{Failure, Panic, ResultExt},
+};
 use xxhash_rust::xxh3::xxh3_64;
 
 use crate::version::{Actor, Clock, Dot, VersionVector};
@@ -188,8 +191,8 @@ impl Object {
     pub fn encode(&self) -> Bytes {
         let value_bytes: usize = self.siblings.iter().map(|s| s.value.as_ref().map_or(0, Bytes::len) + 64).sum();
         let room = 64 + 20 * (self.clock.vector().entries().len() + self.clock.beyond().len()) + value_bytes;
-        let encoded: Result<Vec<u8>, Error> = rkyv::api::high::to_bytes_in(self, Vec::with_capacity(room));
-        Bytes::from(encoded.expect("an object within its limits encodes"))
+        let encoded: Result<Vec<u8>, Panic> = rkyv::api::high::to_bytes_in(self, Vec::with_capacity(room));
+        Bytes::from(encoded.always_ok())
     }
 
     /// The object in `body`; its values share the memory of `body`.
@@ -206,7 +209,7 @@ impl Object {
 /// # Errors
 /// When the bytes are not an object, or one that no coordinator makes.
 pub fn view(body: &[u8]) -> Result<&ArchivedObject, Malformed> {
-    let archived = rkyv::access::<ArchivedObject, Error>(body).map_err(|_| Malformed)?;
+    let archived = rkyv::access::<ArchivedObject, Failure>(body).map_err(|_| Malformed)?;
     let (vector, beyond) = archived.clock.parts();
     if vector.len() + beyond.len() > CLOCK_ENTRIES_MAX || archived.siblings.len() > SIBLINGS_MAX {
         return Err(Malformed);
@@ -271,6 +274,15 @@ impl ArchivedObject {
         self.siblings.iter().any(|sibling| sibling.value.is_some())
     }
 
+    /// The value of the only live write, when there is just one, and it has one.
+    #[must_use]
+    pub fn only_value(&self) -> Option<&[u8]> {
+        match self.siblings.as_slice() {
+            [only] => only.value.as_ref().map(|value| value.as_slice()),
+            _ => None,
+        }
+    }
+
     /// The object without its values.
     ///
     /// # Panics
@@ -318,6 +330,9 @@ fn is_past(dot: Dot, mut live: impl Iterator<Item = Dot>) -> bool {
     live.all(|live| live.actor != dot.actor)
 }
 
+/// Of an encoded dot.
+const DOT_BYTES: usize = 20;
+
 fn hash(
     vector: impl Iterator<Item = Dot> + Clone,
     beyond: impl Iterator<Item = Dot> + Clone,
@@ -325,12 +340,24 @@ fn hash(
 ) -> VersionHash {
     let past = vector.clone().chain(beyond.clone()).filter(|&dot| is_past(dot, live.clone()));
     let long = past.take(PAST_DOTS_MAX + 1).count() > PAST_DOTS_MAX;
-    let mut bytes = Vec::with_capacity(128);
+    let mut few = [0; 16 * DOT_BYTES];
+    let mut many = Vec::new();
+    let mut len = 0;
     let mut add = |dot: Dot| {
-        bytes.extend_from_slice(&dot.actor.node.to_le_bytes());
-        bytes.extend_from_slice(&dot.actor.core.to_le_bytes());
-        bytes.extend_from_slice(&dot.actor.incarnation.to_le_bytes());
-        bytes.extend_from_slice(&dot.counter.to_le_bytes());
+        let mut bytes = [0; DOT_BYTES];
+        bytes[..2].copy_from_slice(&dot.actor.node.to_le_bytes());
+        bytes[2..4].copy_from_slice(&dot.actor.core.to_le_bytes());
+        bytes[4..12].copy_from_slice(&dot.actor.incarnation.to_le_bytes());
+        bytes[12..].copy_from_slice(&dot.counter.to_le_bytes());
+        match few.get_mut(len..len + DOT_BYTES) {
+            Some(place) => place.copy_from_slice(&bytes),
+            None if many.is_empty() => {
+                many.extend_from_slice(&few);
+                many.extend_from_slice(&bytes);
+            }
+            None => many.extend_from_slice(&bytes),
+        }
+        len += DOT_BYTES;
     };
     // No counter is 0, so this dot parts the three lists.
     let part = Dot { actor: Actor { node: 0, core: 0, incarnation: 0 }, counter: 0 };
@@ -339,7 +366,8 @@ fn hash(
     beyond.for_each(&mut add);
     add(part);
     live.for_each(&mut add);
-    VersionHash((xxh3_64(&bytes) >> (65 - VersionHash::BITS)).max(1) << 1 | u64::from(long))
+    let bytes = if many.is_empty() { &few[..len] } else { &many[..] };
+    VersionHash((xxh3_64(bytes) >> (65 - VersionHash::BITS)).max(1) << 1 | u64::from(long))
 }
 
 /// Bodies are read in place wherever they lie in a buffer.

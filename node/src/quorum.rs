@@ -9,6 +9,7 @@
 
 use quorate_engine::planted::{Bug, planted};
 use quorate_net::id::Endpoint;
+use smallvec::SmallVec;
 
 use crate::ring::Ring;
 
@@ -42,6 +43,9 @@ pub struct Voter {
     /// It is a fallback.
     pub stands_in: bool,
 }
+
+/// As many as a request usually asks, without an allocation.
+pub type Few<T> = SmallVec<[T; 4]>;
 
 /// How many voters there are of a kind, in each group.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -115,14 +119,14 @@ impl Tally {
 pub struct Quorum {
     needed: u8,
     changing: bool,
-    votes: Vec<(Voter, Option<bool>)>,
+    votes: Few<(Voter, Option<bool>)>,
 }
 
 impl Quorum {
     /// Nobody has voted yet.
     #[must_use]
     pub fn new(needed: u8, voters: impl IntoIterator<Item = Voter>) -> Self {
-        let votes: Vec<_> = voters.into_iter().map(|voter| (voter, None)).collect();
+        let votes: Few<_> = voters.into_iter().map(|voter| (voter, None)).collect();
         let changing = votes.iter().any(|(voter, _)| voter.groups.next);
         let needed = if planted(Bug::AnswersAtOneLess) { needed.max(2) - 1 } else { needed };
         Self { needed, changing, votes }

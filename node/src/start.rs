@@ -169,7 +169,7 @@ pub async fn store_state<D: Disk>(store: &Store<D>, state: &[u8]) -> io::Result<
 pub async fn fetch<D: Disk>(store: &Store<D>, partition: u16, key: HashedKey) -> Option<Whole> {
     let listed = store.find(partition, &key_hash(key)?)?;
     let record = store.read_listed(partition, &listed).await.ok()??;
-    Some(Whole { key: Key::from_encoded(record.key).ok()?, body: record.body })
+    Some(Whole { key: Key::from_encoded(&record.key).ok()?, body: record.body })
 }
 
 async fn check_layout<D: Disk>(store: &Store<D>, layout: Layout) -> Result<(), StartError> {

@@ -17,8 +17,8 @@ use quorate_net::{
 
 use crate::{
     context::{Context, Sealer},
-    object::{Malformed, Object, VersionHash},
-    quorum::{Groups, Tally, Voter},
+    object::{Malformed, Object, VersionHash, view},
+    quorum::{Few, Groups, Tally, Voter},
 };
 
 use super::stand_in::StandIns;
@@ -60,7 +60,7 @@ pub struct GetCoordinator {
     own: Own,
     /// As what this core's copy counts.
     me: Voter,
-    theirs: Vec<(Voter, Option<Theirs>)>,
+    theirs: Few<(Voter, Option<Theirs>)>,
     stand_ins: StandIns,
     answered: bool,
     /// The version that was answered.
@@ -81,14 +81,14 @@ pub enum Progress {
     /// Answer this.
     Answer(Outcome),
     /// This core's copy is lost, so ask these replicas again for all that they have.
-    Ask(Vec<Endpoint>),
+    Ask(Few<Endpoint>),
 }
 
 impl GetCoordinator {
     /// Nothing is known yet. `owners` are all owners of the partition, this core (`me`) among them unless it stands in for
     /// one; `fallbacks` those who may stand in, in order: nobody when the get is strict.
     #[must_use]
-    pub fn new(me: Endpoint, needed: u8, owners: &[Voter], fallbacks: Vec<Endpoint>) -> Self {
+    pub fn new(me: Endpoint, needed: u8, owners: &[Voter], fallbacks: Few<Endpoint>) -> Self {
         let no_owner = Voter::stand_in(me, Groups::PRESENT);
         let own = owners.iter().copied().find(|voter| voter.endpoint == me).unwrap_or(no_owner);
         let needed = if planted(Bug::ReadsOneLess) { needed.max(2) - 1 } else { needed };
@@ -147,9 +147,9 @@ impl GetCoordinator {
     }
 
     /// Those who have not answered yet. When `patience` is over, others stand in for them, and their answers still count.
-    pub fn handle_silence(&mut self) -> Vec<Endpoint> {
+    pub fn handle_silence(&mut self) -> Few<Endpoint> {
         let silent = self.theirs.iter().filter(|(_, theirs)| theirs.is_none()).map(|(voter, _)| voter.endpoint);
-        let silent: Vec<Endpoint> = silent.collect();
+        let silent: Few<Endpoint> = silent.collect();
         if !self.answered {
             silent.iter().for_each(|&replica| self.stand_ins.want_for(replica));
         }
@@ -157,9 +157,9 @@ impl GetCoordinator {
     }
 
     /// The fallbacks that are asked from now on.
-    pub fn engage(&mut self) -> Vec<Endpoint> {
+    pub fn engage(&mut self) -> Few<Endpoint> {
         if self.answered {
-            return Vec::new();
+            return Few::new();
         }
         let engaged = self.stand_ins.engage();
         self.theirs.extend(engaged.iter().map(|&(voter, _)| (voter, None)));
@@ -179,11 +179,10 @@ impl GetCoordinator {
             return Ok(Progress::Ask(again));
         }
         if self.credit(|_| true).reaches(self.needed, self.changing) {
-            let object = self.reconciled().inspect_err(|_| self.own = Own::Lost)?;
-            self.answered = true;
-            self.told = Some(object.version());
             let sloppy = !self.credit(|voter| !voter.stands_in).reaches(self.needed, self.changing);
-            return Ok(Progress::Answer(values(&object, sealer, key, sloppy)));
+            let (told, outcome) = self.values(sealer, key, sloppy).inspect_err(|_| self.own = Own::Lost)?;
+            (self.answered, self.told) = (true, Some(told));
+            return Ok(Progress::Answer(outcome));
         }
         let open = self.theirs.iter().filter(|(_, theirs)| *theirs != Some(Theirs::Unknown)).map(|(voter, _)| voter);
         let open = Tally::of(open.chain(self.own_may_count().then_some(&self.me)));
@@ -300,9 +299,9 @@ impl GetCoordinator {
     }
 
     /// "The same as yours" says nothing when ours is lost: those who said it are asked again.
-    fn unusable(&mut self) -> Vec<Endpoint> {
+    fn unusable(&mut self) -> Few<Endpoint> {
         if self.own != Own::Lost || self.named {
-            return Vec::new();
+            return Few::new();
         }
         let same = self.theirs.iter_mut().filter(|(_, theirs)| *theirs == Some(Theirs::Same));
         same.map(|(voter, theirs)| {
@@ -310,6 +309,28 @@ impl GetCoordinator {
             voter.endpoint
         })
         .collect()
+    }
+
+    /// The answer, and which version it is.
+    fn values(&self, sealer: &Sealer, key: &[u8], sloppy: bool) -> Result<(VersionHash, Outcome), Malformed> {
+        let agreed = !self.theirs.iter().any(|(_, theirs)| matches!(theirs, Some(Theirs::Object(_))));
+        if let (true, Own::Body(body)) = (agreed, &self.own)
+            && let object = view(body)?
+            && let Some(value) = object.only_value()
+        {
+            // The usual case: what is here is all there is, and is told as it lies.
+            let version = object.version();
+            let outcome = Outcome::Values {
+                context: sealer.seal_object(key, object, version),
+                values: vec![body.slice_ref(value)],
+                sloppy,
+            };
+            return Ok((version, outcome));
+        }
+        let object = self.reconciled()?;
+        let version = object.version();
+        let context = sealer.seal(key, &Context { seen: object.clock.clone(), version });
+        Ok((version, Outcome::Values { context, values: object.values(), sloppy }))
     }
 
     fn reconciled(&self) -> Result<Object, Malformed> {
@@ -323,11 +344,6 @@ impl GetCoordinator {
         });
         Ok(objects.fold(own, |all, object| all.reconcile(object)))
     }
-}
-
-fn values(object: &Object, sealer: &Sealer, key: &[u8], sloppy: bool) -> Outcome {
-    let context = Context { seen: object.clock.clone(), version: object.version() };
-    Outcome::Values { context: sealer.seal(key, &context), values: object.values(), sloppy }
 }
 
 #[cfg(test)]
@@ -356,7 +372,7 @@ mod tests {
 
     fn get_with(needed: u8, fallbacks: Vec<Endpoint>) -> GetCoordinator {
         let owners = [1, 2, 3].map(|id| Voter { endpoint: node(id), groups: Groups::PRESENT, stands_in: false });
-        GetCoordinator::new(node(1), needed, &owners, fallbacks)
+        GetCoordinator::new(node(1), needed, &owners, fallbacks.into())
     }
 
     fn progress(get: &mut GetCoordinator) -> Progress {
@@ -439,7 +455,7 @@ mod tests {
         get.handle_probed(node(2), Theirs::Same);
         get.handle_own(Own::Lost);
         match progress(&mut get) {
-            Progress::Ask(replicas) => assert_eq!(replicas, [node(2)]),
+            Progress::Ask(replicas) => assert_eq!(replicas[..], [node(2)]),
             other => panic!("node 2 should be asked again, not {other:?}"),
         }
         get.handle_probed(node(2), Theirs::Object(object(1, "a")));
@@ -454,7 +470,7 @@ mod tests {
         get.handle_own(Own::Absent);
         get.handle_probed(node(2), Theirs::Unknown);
         get.handle_probed(node(3), Theirs::Unknown);
-        assert_eq!(get.engage(), [node(4), node(5)]);
+        assert_eq!(get.engage()[..], [node(4), node(5)]);
         get.handle_probed(node(4), Theirs::Unknown);
         assert!(get.engage().is_empty(), "nobody is left");
         assert!(matches!(progress(&mut get), Progress::Open), "the absent key of one owner and no more");
@@ -469,7 +485,7 @@ mod tests {
     #[test]
     fn who_owns_nothing_gives_no_credit() {
         let owners = [2, 3].map(|id| Voter { endpoint: node(id), groups: Groups::PRESENT, stands_in: false });
-        let mut get = GetCoordinator::new(node(1), 2, &owners, vec![node(4)]);
+        let mut get = GetCoordinator::new(node(1), 2, &owners, vec![node(4)].into());
         get.handle_own(Own::None);
         get.handle_probed(node(2), Theirs::Absent);
         assert!(matches!(progress(&mut get), Progress::Open));

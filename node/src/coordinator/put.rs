@@ -17,7 +17,7 @@ use super::{Local, stand_in::StandIns};
 use crate::{
     context::Context,
     object::{Object, Outline, Sibling, VersionHash},
-    quorum::{Quorum, Standing, Voter},
+    quorum::{Few, Quorum, Standing, Voter},
     version::Clock,
 };
 
@@ -91,7 +91,7 @@ impl PutCoordinator {
         durability: Durability,
         needed: u8,
         owners: &[Voter],
-        fallbacks: Vec<Endpoint>,
+        fallbacks: Few<Endpoint>,
         outcome: (Bytes, bool),
     ) -> Self {
         let (context, replaced) = outcome;
@@ -141,8 +141,8 @@ impl PutCoordinator {
     }
 
     /// Those who have not answered yet. When `patience` is over, others stand in for them, and their answers still count.
-    pub fn handle_silence(&mut self) -> Vec<Endpoint> {
-        let silent: Vec<Endpoint> = self.quorum.silent().filter(|&replica| replica != self.me).collect();
+    pub fn handle_silence(&mut self) -> Few<Endpoint> {
+        let silent: Few<Endpoint> = self.quorum.silent().filter(|&replica| replica != self.me).collect();
         if self.quorum.standing() == Standing::Open {
             silent.iter().for_each(|&replica| self.stand_ins.want_for(replica));
         }
@@ -221,7 +221,7 @@ mod tests {
 
     fn put_with(durability: Durability, fallbacks: Vec<Endpoint>) -> PutCoordinator {
         let owners = [1, 2, 3].map(|id| Voter { endpoint: node(id), groups: Groups::PRESENT, stands_in: false });
-        let mut put = PutCoordinator::new(node(1), durability, 2, &owners, fallbacks, Default::default());
+        let mut put = PutCoordinator::new(node(1), durability, 2, &owners, fallbacks.into(), Default::default());
         put.handle_own_appended();
         put
     }
@@ -257,7 +257,7 @@ mod tests {
     fn one_durable_copy_that_is_a_hint_is_told_as_sloppy() {
         for (durability, told) in [(Durability::One, true), (Durability::Buffered, false)] {
             let owners = [1, 2, 3].map(|id| Voter { endpoint: node(id), groups: Groups::PRESENT, stands_in: id == 1 });
-            let mut put = PutCoordinator::new(node(1), durability, 2, &owners, Vec::new(), Default::default());
+            let mut put = PutCoordinator::new(node(1), durability, 2, &owners, Few::new(), Default::default());
             put.handle_own_appended();
             put.handle_own(true);
             put.handle_replicated(node(2), ReplicaOutcome::Buffered);
@@ -311,7 +311,7 @@ mod tests {
     fn who_is_silent_is_stood_in_for_and_counts_all_the_same() {
         let mut put = put_with(Durability::Durable, vec![node(4)]);
         put.handle_own(true);
-        assert_eq!(put.handle_silence(), [node(2), node(3)]);
+        assert_eq!(put.handle_silence()[..], [node(2), node(3)]);
         assert_eq!(put.engage(), [(node(4), NodeId(2))]);
         put.handle_replicated(node(3), ReplicaOutcome::Durable);
         assert!(matches!(put.answer(), Some(Outcome::Written { sloppy: false, .. })), "two owners have it");

@@ -7,15 +7,15 @@
 
 use quorate_net::id::Endpoint;
 
-use crate::quorum::{Groups, Voter};
+use crate::quorum::{Few, Groups, Voter};
 
 /// The fallbacks of one request.
 #[derive(Debug)]
 pub(super) struct StandIns {
     /// Owners whose place may be taken, with who has taken it.
-    places: Vec<Place>,
+    places: Few<Place>,
     /// Who is left, the next one last.
-    left: Vec<Endpoint>,
+    left: Few<Endpoint>,
 }
 
 #[derive(Debug)]
@@ -28,10 +28,10 @@ struct Place {
 
 impl StandIns {
     /// `fallbacks` come in order; none when nobody may stand in.
-    pub(super) fn new(owners: &[Voter], mut fallbacks: Vec<Endpoint>) -> Self {
+    pub(super) fn new(owners: &[Voter], mut fallbacks: Few<Endpoint>) -> Self {
         if fallbacks.is_empty() {
             // The usual case, which shall cost nothing.
-            return Self { places: Vec::new(), left: fallbacks };
+            return Self { places: Few::new(), left: fallbacks };
         }
         fallbacks.reverse();
         let place = |voter: &Voter| Place {
@@ -54,7 +54,7 @@ impl StandIns {
     }
 
     /// Those who are asked from now on, each with the owner whose place it takes.
-    pub(super) fn engage(&mut self) -> Vec<(Voter, Endpoint)> {
+    pub(super) fn engage(&mut self) -> Few<(Voter, Endpoint)> {
         let left = &mut self.left;
         let wanted = self.places.iter_mut().filter(|place| place.wanted);
         wanted

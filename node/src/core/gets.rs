@@ -18,7 +18,7 @@ use crate::{
     effect::Effect,
     hedging::Wait,
     object::{VersionHash, view},
-    quorum::Voter,
+    quorum::{Few, Voter},
     recorder::{Kind, Stage},
 };
 
@@ -43,7 +43,7 @@ impl<D: Disk> Core<D> {
         self.hedging.handle_get();
         let me = self.settings.me;
         let owns = self.owns(partition);
-        let voters: Vec<Voter> = Voter::owners(&self.ring, partition).collect();
+        let voters: Few<Voter> = Voter::owners(&self.ring, partition).collect();
         let fallbacks = self.fallbacks(partition, get.consistency);
         // A fallback need not hold a hint: nobody can count on it.
         let unreachable = self.unreachable(&voters, &[], needed);
@@ -52,7 +52,7 @@ impl<D: Disk> Core<D> {
             coordinator.handle_probed(endpoint, Theirs::Unknown);
         }
         let log = self.log_of(partition);
-        let (local, pending) = self.local(log, partition, get.key.encoded(), None);
+        let (local, pending) = self.glance(log, partition, get.key.encoded());
         let key = get.key.clone();
         let known = local.version;
         let get = Get { coordinator, call, known, key: get.key };
@@ -94,7 +94,7 @@ impl<D: Disk> Core<D> {
         get.call.trace.mark(now.instant, Stage::Read);
         let (partition, key, begun) = (get.call.partition, get.key.clone(), get.call.trace.begun());
         if let Ok(Some(body)) = loaded
-            && let (_, Some(sequence)) = self.local(log, partition, key.encoded(), None)
+            && let (_, Some(sequence)) = self.glance(log, partition, key.encoded())
         {
             return self.when_durable(log, sequence, Waiter::Get { operation, body: body.clone() });
         }

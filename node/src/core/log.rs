@@ -9,7 +9,7 @@ use std::{collections::VecDeque, rc::Rc};
 
 use bytes::Bytes;
 use quorate_engine::{
-    Append, AppendError, Sequence, Store, Watermark,
+    Append, AppendError, Found, Sequence, Store, Watermark,
     disk::{Disk, prefixed::Prefixed},
     planted::{Bug, planted},
     versions::{Summary, Versions},
@@ -66,6 +66,21 @@ impl<D: Disk> Log<D> {
     /// What is told of the key without reading the disk, with the body if it was loaded, and the sequence to wait for
     /// before others may see this version.
     pub(super) fn local(&self, partition: u16, key: &[u8], loaded: Option<Object>) -> (Local, Option<Sequence>) {
+        let (mut local, found) = self.look(partition, key);
+        if let Some(found) = found {
+            local.outline = self.actors.outline(found.summary);
+            local.object = loaded.filter(|object| object.version() == local.version);
+        }
+        (local, found.and_then(|found| found.pending))
+    }
+
+    /// The same for whom only the version matters: an outline costs.
+    pub(super) fn glance(&self, partition: u16, key: &[u8]) -> (Local, Option<Sequence>) {
+        let (local, found) = self.look(partition, key);
+        (local, found.and_then(|found| found.pending))
+    }
+
+    fn look(&self, partition: u16, key: &[u8]) -> (Local, Option<Found>) {
         let Some(found) = self.store.lookup(partition, key) else { return (Local::absent(), None) };
         if found.summary == Summary::LOST {
             return (if planted(Bug::LostSaysAbsent) { Local::absent() } else { Local::lost() }, None);
@@ -75,14 +90,8 @@ impl<D: Disk> Log<D> {
             return (Local::absent(), None);
         }
         let version = self.actors.version(found.summary);
-        let local = Local {
-            version,
-            outline: self.actors.outline(found.summary),
-            has_value: self.actors.has_value(found.summary),
-            object: loaded.filter(|object| object.version() == version),
-            lost: false,
-        };
-        (local, found.pending)
+        let has_value = self.actors.has_value(found.summary);
+        (Local { version, has_value, ..Local::default() }, Some(found))
     }
 
     pub(super) fn append(&self, partition: u16, key: &[u8], body: &Bytes) -> Result<Sequence, AppendError> {

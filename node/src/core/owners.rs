@@ -12,7 +12,7 @@ use quorate_net::{
 };
 
 use super::{Core, LogId};
-use crate::quorum::{Tally, Voter};
+use crate::quorum::{Few, Tally, Voter};
 
 impl<D: Disk> Core<D> {
     /// In which log this core keeps objects of a partition.
@@ -26,7 +26,7 @@ impl<D: Disk> Core<D> {
     }
 
     /// Those of the voters that are not asked. Who is only late is asked all the same when there are too few without it.
-    pub(super) fn unreachable(&self, voters: &[Voter], fallbacks: &[Endpoint], needed: u8) -> Vec<Endpoint> {
+    pub(super) fn unreachable(&self, voters: &[Voter], fallbacks: &[Endpoint], needed: u8) -> Few<Endpoint> {
         let down = |voter: &&Voter| self.down.contains(&voter.endpoint);
         let up = Tally::of(voters.iter().filter(|voter| !down(voter)));
         let fallbacks_up = fallbacks.iter().filter(|fallback| !self.down.contains(fallback)).count();
@@ -37,9 +37,9 @@ impl<D: Disk> Core<D> {
 
     /// Those who may stand in for owners that cannot be reached, in order. Who is only late comes last: it is asked all the
     /// same when there is nobody else.
-    pub(super) fn fallbacks(&self, partition: u16, consistency: Consistency) -> Vec<Endpoint> {
+    pub(super) fn fallbacks(&self, partition: u16, consistency: Consistency) -> Few<Endpoint> {
         if consistency == Consistency::Strict {
-            return Vec::new();
+            return Few::new();
         }
         let gains = |endpoint| self.ring.gaining(partition).any(|owner| owner == endpoint);
         let may = |&endpoint: &Endpoint| {
@@ -48,7 +48,7 @@ impl<D: Disk> Core<D> {
                 && !gains(endpoint)
                 && !self.leaves(endpoint)
         };
-        let mut fallbacks: Vec<Endpoint> = self.ring.fallbacks(partition).iter().copied().filter(may).collect();
+        let mut fallbacks: Few<Endpoint> = self.ring.fallbacks(partition).iter().copied().filter(may).collect();
         fallbacks.sort_by_key(|fallback| self.down.contains(fallback));
         fallbacks
     }
@@ -61,8 +61,8 @@ impl<D: Disk> Core<D> {
     }
 
     /// Who is asked about a partition: its owners. When this core owns nothing of it, it stands in for the first.
-    pub(super) fn voters(&self, partition: u16) -> Vec<Voter> {
-        let mut voters: Vec<Voter> = Voter::owners(&self.ring, partition).collect();
+    pub(super) fn voters(&self, partition: u16) -> Few<Voter> {
+        let mut voters: Few<Voter> = Voter::owners(&self.ring, partition).collect();
         if !self.owns(partition)
             && let Some(first) = voters.first_mut()
         {

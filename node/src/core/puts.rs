@@ -78,26 +78,27 @@ impl<D: Disk> Core<D> {
         let Some(actor) = self.actor else {
             return self.deferred.push_back(job);
         };
-        let key = job.put.key.encoded().clone();
+        let named = job.put.key.clone();
+        let key = named.encoded();
         let log = self.log_of(partition);
         if log == LogId::Objects && self.transfer.is_dropping(partition) {
             // It would be dropped with the rest. What the ring gave back is clear in a moment.
             return self.fail_put(now, &job, Failure::Overloaded { retry_after_us: 10_000 }, out);
         }
-        let (mut local, pending) = self.local(log, partition, &key, loaded);
+        let (mut local, pending) = self.local(log, partition, key, loaded);
         if job.lost == Some(local.version) {
             // What is here cannot be read: the new actor starts from nothing, and the others keep what they hold.
             local = Local::absent();
         }
         if let Some(token) = job.put.token.filter(|_| !planted(Bug::TokenForgotten)) {
             // A retry is recognised by the objects that carry its token: the body must be seen.
-            if !local.is_absent() && !self.add_body(&mut local, log, partition, &key) {
+            if !local.is_absent() && !self.add_body(&mut local, log, partition, key) {
                 return self.load_for_put(log, job, out);
             }
-            let known = self.tokens.contains(&key, token)
+            let known = self.tokens.contains(key, token)
                 || local.object.iter().flat_map(|o| &o.siblings).any(|sibling| sibling.token == Some(token));
             if let Some(object) = local.object.as_ref().filter(|_| known) {
-                let fan_out = self.again(&key, object, token, context, pending);
+                let fan_out = self.again(key, object, token, context, pending);
                 return self.fan_out(now, &job, quorum, fan_out, out);
             }
         }
@@ -107,7 +108,7 @@ impl<D: Disk> Core<D> {
         }
         let sibling = Sibling { dot, timestamp_ms: now.wall_ms, token: job.put.token, value: job.put.value.clone() };
         let made = written(&local, context.as_ref(), sibling.clone()).or_else(|| {
-            self.add_body(&mut local, log, partition, &key).then(|| written(&local, context.as_ref(), sibling))?
+            self.add_body(&mut local, log, partition, key).then(|| written(&local, context.as_ref(), sibling))?
         });
         let Some(made) = made else { return self.load_for_put(log, job, out) };
         let nothing = Clock::new();
@@ -118,11 +119,11 @@ impl<D: Disk> Core<D> {
             Ok(fan_out) => {
                 self.statistics.clock_entries_dropped += dropped;
                 if log == LogId::Hints {
-                    self.hint_taken(now, partition, &key, local.is_absent(), out);
+                    self.hint_taken(now, partition, key, local.is_absent(), out);
                 }
                 self.counter = dot.counter;
                 if let Some(token) = job.put.token {
-                    self.tokens.insert(&key, token);
+                    self.tokens.insert(key, token);
                 }
                 self.fan_out(now, &job, quorum, fan_out, out);
             }
@@ -145,7 +146,7 @@ impl<D: Disk> Core<D> {
                 self.put(now, job, object, out);
             }
             Err(ReadError::Corrupt { .. }) => {
-                let (local, _) = self.local(log, job.call.partition, job.put.key.encoded(), None);
+                let (local, _) = self.glance(log, job.call.partition, job.put.key.encoded());
                 job.lost = Some(local.version);
                 self.put(now, job, None, out);
             }

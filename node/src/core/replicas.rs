@@ -167,7 +167,7 @@ impl<D: Disk> Core<D> {
         }
         let known = VersionHash(probe.known.to_native());
         let log = self.log_of(partition);
-        let (local, pending) = self.local(log, partition, key, None);
+        let (local, pending) = self.glance(log, partition, key);
         let knows = match log {
             LogId::Objects => !local.lost,
             // Who holds no hint knows nothing of the key, not even that it is absent. And two who hold one, and take each
@@ -187,7 +187,7 @@ impl<D: Disk> Core<D> {
             ProbedVersion::Unknown
         } else {
             self.statistics.get_loads += 1;
-            let key = Key::from_encoded(Bytes::copy_from_slice(key)).expect("checked above");
+            let key = Key::from_encoded(key).expect("checked above");
             let job = ProbeJob { from, operation, partition, key: key.clone() };
             return self.load(log, partition, key, Load::Probe(job), out);
         };
@@ -209,7 +209,7 @@ impl<D: Disk> Core<D> {
             Ok(Some(body)) => ProbedVersion::Object(body.clone()),
             Ok(None) | Err(_) => ProbedVersion::Unknown,
         };
-        match self.local(log, partition, key.encoded(), None) {
+        match self.glance(log, partition, key.encoded()) {
             (_, Some(sequence)) if !planted(Bug::ShowsUndurable) => {
                 self.when_durable(log, sequence, Waiter::Probed { to: from, operation, version });
             }
@@ -302,7 +302,7 @@ impl<D: Disk> Core<D> {
         }
         let appended = match decision {
             Decision::NeedBody if !lost => {
-                return Some((log, Key::from_encoded(Bytes::copy_from_slice(key)).expect("checked by refusal")));
+                return Some((log, Key::from_encoded(key).expect("checked by refusal")));
             }
             // What was here cannot be read any more: the coordinator's object is what is left.
             Decision::NeedBody | Decision::Take => match log {

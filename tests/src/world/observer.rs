@@ -75,7 +75,7 @@ impl Holding {
 impl World {
     /// `asked`: the operation, when the message is a request for it.
     pub(super) fn cause_of(&self, message: &ArchivedMessage, asked: Option<usize>) -> Cause {
-        let key = |encoded: &[u8]| Key::from_encoded(Bytes::copy_from_slice(encoded)).expect("a checked message");
+        let key = |encoded: &[u8]| Key::from_encoded(encoded).expect("a checked message");
         let sent = |encoded: &[u8], body: &[u8]| Cause::Sent {
             key: key(encoded),
             version: view(body).expect("cores send objects").version().0,
