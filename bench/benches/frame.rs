@@ -27,6 +27,7 @@ fn messages(value: &Bytes) -> [(&'static str, Message); 4] {
         durability: Durability::Durable,
         consistency: Consistency::Sloppy,
         token: Some(1),
+        wants_context: true,
     };
     let replicate = Replicate {
         operation: 7,
@@ -38,9 +39,18 @@ fn messages(value: &Bytes) -> [(&'static str, Message); 4] {
         key: key(),
         body: value.clone(),
     };
-    let values = Outcome::Values { context: Bytes::from_static(&[7; 48]), values: vec![value.clone()], sloppy: false };
+    let values =
+        Outcome::Values { context: Bytes::from_static(&[7; 48]), values: [value.clone()].into(), sloppy: false };
     [
-        ("get", request(Operation::Get(Get { key: key(), quorum: 2, consistency: Consistency::Sloppy }))),
+        (
+            "get",
+            request(Operation::Get(Get {
+                key: key(),
+                quorum: 2,
+                consistency: Consistency::Sloppy,
+                wants_context: true,
+            })),
+        ),
         ("put", request(Operation::Put(put))),
         ("replicate", Message::Replicate(replicate)),
         ("values", Message::Reply(Reply { id: 7, outcome: values })),

@@ -202,9 +202,10 @@ impl Client {
     ///
     /// No quorum answered.
     pub fn get(&mut self, key: &Key, options: GetOptions) -> Result<Found, ClientError> {
-        let get = Get { key: key.clone(), quorum: options.quorum, consistency: options.consistency };
+        let get =
+            Get { key: key.clone(), quorum: options.quorum, consistency: options.consistency, wants_context: true };
         match self.ask_owners(key, &Operation::Get(get), None)? {
-            Outcome::Values { context, values, sloppy } => Ok(Found { context, values, sloppy }),
+            Outcome::Values { context, values, sloppy } => Ok(Found { context, values: values.into_vec(), sloppy }),
             _ => Err(ClientError::UnexpectedAnswer),
         }
     }
@@ -240,6 +241,7 @@ impl Client {
             durability: options.durability,
             consistency: options.consistency,
             token: Some(token),
+            wants_context: true,
         };
         match self.ask_owners(key, &Operation::Put(put), Some(token))? {
             Outcome::Written { context, replaced, sloppy } => Ok(Written { context, replaced, sloppy }),

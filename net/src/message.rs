@@ -18,6 +18,7 @@ use bytes::Bytes;
 pub use exchange::Exchange;
 pub use reap::Reap;
 use rkyv::{Archive, Deserialize, Serialize};
+use smallvec::SmallVec;
 
 use crate::{
     id::{CoreId, Endpoint, NodeId},
@@ -174,6 +175,8 @@ pub struct Get {
     pub quorum: u8,
     /// Whether fallbacks count.
     pub consistency: Consistency,
+    /// Whether the answer is to bring the context; else it is empty.
+    pub wants_context: bool,
 }
 
 /// `put(key, context, value)` (section 4.1).
@@ -194,6 +197,8 @@ pub struct Put {
     pub consistency: Consistency,
     /// The same for each retry of one logical write: it is then applied once.
     pub token: Option<u128>,
+    /// Whether the answer is to bring the context; else it is empty.
+    pub wants_context: bool,
 }
 
 /// The answer to a [`Request`].
@@ -213,7 +218,7 @@ pub enum Outcome {
         /// To be handed back with the put that resolves them.
         context: Bytes,
         /// All siblings, the winner (latest timestamp, then dot) first.
-        values: Vec<Bytes>,
+        values: SmallVec<[Bytes; 1]>,
         /// Whether the answer rests on a fallback.
         sloppy: bool,
     },

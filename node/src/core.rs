@@ -198,6 +198,9 @@ pub struct Core<D: Disk> {
     counter: u64,
     next_number: u64,
     operations: AHashMap<u64, Underway>,
+    /// Gets that have ended, kept for their memory.
+    #[expect(clippy::vec_box, reason = "it is the boxes that are kept")]
+    spare_gets: Vec<Box<gets::Get>>,
     /// From which log, and what for.
     loads: AHashMap<u64, (LogId, Load)>,
     /// Puts that wait for a new actor.
@@ -326,6 +329,7 @@ impl<D: Disk> Core<D> {
             // Late answers to an earlier life of this core must not meet a number of this one.
             next_number: if planted(Bug::LateAnswerCounts) { 0 } else { incarnation },
             operations: AHashMap::new(),
+            spare_gets: Vec::new(),
             loads: AHashMap::new(),
             deferred: VecDeque::new(),
             deadlines: BinaryHeap::new(),

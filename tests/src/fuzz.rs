@@ -260,11 +260,13 @@ fn some_messages() -> Vec<Message> {
         durability: Durability::Durable,
         consistency: Consistency::Strict,
         token: Some(1 << 70),
+        wants_context: true,
     };
-    let get = Get { key: key.clone(), quorum: 0, consistency: Consistency::Sloppy };
+    let get = Get { key: key.clone(), quorum: 0, consistency: Consistency::Sloppy, wants_context: true };
     let request = |operation| Message::Request(Request { id: 1, timeout_us: 2, hops: 0, operation });
     let core = Endpoint::new(NodeId(1), CoreId(0));
-    let values = Outcome::Values { context: Bytes::new(), values: vec![Bytes::from_static(b"a"); 3], sloppy: false };
+    let values =
+        Outcome::Values { context: Bytes::new(), values: vec![Bytes::from_static(b"a"); 3].into(), sloppy: false };
     vec![
         Message::Hello(Hello {
             protocol: PROTOCOL,

@@ -145,7 +145,7 @@ impl Workload {
     pub(crate) fn message(&self, operation: &Operation) -> Asked {
         let (key, consistency) = (operation.key.clone(), operation.consistency);
         match &operation.action {
-            Action::Get { quorum } => Asked::Get(Get { key, quorum: *quorum, consistency }),
+            Action::Get { quorum } => Asked::Get(Get { key, quorum: *quorum, consistency, wants_context: true }),
             Action::Put { value, quorum, durability, token, context } => Asked::Put(Put {
                 key,
                 value: value.clone(),
@@ -154,6 +154,7 @@ impl Workload {
                 durability: *durability,
                 consistency,
                 token: *token,
+                wants_context: true,
             }),
         }
     }

@@ -57,6 +57,9 @@ pub(crate) struct Cluster {
     answer: Option<Reply>,
     /// Taken by whoever needs it.
     effects: Vec<Effect>,
+    /// How often the machines allocated.
+    #[cfg(test)]
+    pub(crate) allocations: u64,
 }
 
 fn key(number: u64) -> Key {
@@ -69,7 +72,7 @@ fn request(operation: Operation) -> Request {
 
 /// By two of three.
 pub(crate) fn get(number: u64) -> Request {
-    request(Operation::Get(Get { key: key(number), quorum: 2, consistency: Consistency::Sloppy }))
+    request(Operation::Get(Get { key: key(number), quorum: 2, consistency: Consistency::Sloppy, wants_context: true }))
 }
 
 /// Of 1 KiB, on the disks of two of three.
@@ -84,6 +87,7 @@ pub(crate) fn put(number: u64, version: u64) -> Request {
         durability: Durability::Durable,
         consistency: Consistency::Sloppy,
         token: None,
+        wants_context: true,
     }))
 }
 
@@ -140,6 +144,8 @@ impl Cluster {
             frames: VecDeque::new(),
             answer: None,
             effects: Vec::new(),
+            #[cfg(test)]
+            allocations: 0,
         };
         let description = |node: u16| Description {
             identity: founding_identity(CLUSTER, NodeId(node)),
@@ -263,7 +269,14 @@ impl Cluster {
 
     fn drive(&mut self, number: usize, event: impl FnOnce(&mut Machine, Now, &mut Vec<Effect>)) {
         let mut effects = std::mem::take(&mut self.effects);
-        event(&mut self.machines[number], now(&self.disk), &mut effects);
+        let (machine, now) = (&mut self.machines[number], now(&self.disk));
+        let work = || event(machine, now, &mut effects);
+        #[cfg(not(test))]
+        work();
+        #[cfg(test)]
+        {
+            self.allocations += allocation_counter::measure(work).count_total;
+        }
         effects.drain(..).for_each(|effect| self.perform(number, effect));
         self.effects = effects;
     }

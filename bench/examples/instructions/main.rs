@@ -8,6 +8,8 @@
 //!
 //! Not here: what is counted (`paths`), what it may be (`baselines`), times (`benches/`).
 
+#[cfg(test)]
+mod allocations;
 mod baselines;
 mod cluster;
 mod paths;

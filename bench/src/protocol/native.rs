@@ -51,7 +51,7 @@ impl Native {
     }
 
     pub(crate) fn encode_get(&self, id: u64, key: &[u8], out: &mut Vec<u8>) {
-        let get = Get { key: name(key), quorum: self.read_quorum, consistency: self.consistency };
+        let get = Get { key: name(key), quorum: self.read_quorum, consistency: self.consistency, wants_context: true };
         self.encode(id, Operation::Get(get), out);
     }
 
@@ -65,6 +65,7 @@ impl Native {
             consistency: self.consistency,
             // Each request is sent once.
             token: None,
+            wants_context: true,
         };
         self.encode(id, Operation::Put(put), out);
     }
@@ -147,7 +148,7 @@ mod tests {
 
     #[test]
     fn answers_are_read_in_place() {
-        let (context, values) = (Bytes::from("c"), vec![Bytes::from("a"), Bytes::from("b")]);
+        let (context, values) = (Bytes::from("c"), vec![Bytes::from("a"), Bytes::from("b")].into());
         answer(NetOutcome::Values { context, values, sloppy: false }, |answer| {
             assert_eq!(answer.id, Some(9));
             assert_eq!(answer.outcome, Outcome::Values { first: Some(b"a"), more: vec![b"b"], context: b"c" });

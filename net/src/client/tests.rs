@@ -124,7 +124,7 @@ fn written() -> Outcome {
 }
 
 fn found(value: &'static str) -> Outcome {
-    Outcome::Values { context: Bytes::from_static(b"ctx"), values: vec![value.into()], sloppy: false }
+    Outcome::Values { context: Bytes::from_static(b"ctx"), values: [value.into()].into(), sloppy: false }
 }
 
 /// A key in this half of the slots.
@@ -252,7 +252,7 @@ fn many_requests_in_flight() {
         done.send(()).unwrap();
     });
     let mut connection = PipelinedConnection::connect(port, Duration::from_secs(5)).unwrap();
-    let get = Get { key: key_in(0), quorum: 0, consistency: Consistency::Strict };
+    let get = Get { key: key_in(0), quorum: 0, consistency: Consistency::Strict, wants_context: true };
     for id in 1..=1000 {
         connection.queue(Request { id, timeout_us: 0, hops: 0, operation: Operation::Get(get.clone()) }).unwrap();
     }

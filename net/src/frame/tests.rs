@@ -29,21 +29,21 @@ fn any_key() -> impl Strategy<Value = Key> {
 fn any_operation() -> impl Strategy<Value = Operation> {
     let consistency = || prop_oneof![Just(Consistency::Strict), Just(Consistency::Sloppy)];
     prop_oneof![
-        (any_key(), any::<u8>(), consistency()).prop_map(|(key, quorum, consistency)| Operation::Get(Get {
-            key,
-            quorum,
-            consistency
-        })),
+        (any_key(), any::<u8>(), consistency(), any::<bool>()).prop_map(|(key, quorum, consistency, wants_context)| {
+            Operation::Get(Get { key, quorum, consistency, wants_context })
+        }),
         (
             any_key(),
             option::of(any_bytes()),
             option::of(any_bytes()),
             any::<u8>(),
             option::of(any::<u128>()),
-            consistency()
+            consistency(),
+            any::<bool>()
         )
-            .prop_map(|(key, value, context, quorum, token, consistency)| {
-                Operation::Put(Put { key, value, context, quorum, durability: Durability::One, consistency, token })
+            .prop_map(|(key, value, context, quorum, token, consistency, wants_context)| {
+                let durability = Durability::One;
+                Operation::Put(Put { key, value, context, quorum, durability, consistency, token, wants_context })
             }),
         Just(Operation::ClusterMap),
     ]
@@ -53,7 +53,7 @@ fn any_outcome() -> impl Strategy<Value = Outcome> {
     prop_oneof![
         (any_bytes(), vec(any_bytes(), 0..5), any::<bool>()).prop_map(|(context, values, sloppy)| Outcome::Values {
             context,
-            values,
+            values: values.into(),
             sloppy
         }),
         (any_bytes(), any::<bool>()).prop_map(|(context, sloppy)| Outcome::Written { context, replaced: true, sloppy }),
@@ -167,7 +167,7 @@ fn frame_around(kind: u8, payload: &[u8]) -> Vec<u8> {
 
 fn get_request(name: &[u8]) -> Message {
     let key = Key::new(b"default", name).unwrap();
-    let operation = Operation::Get(Get { key, quorum: 0, consistency: Consistency::Strict });
+    let operation = Operation::Get(Get { key, quorum: 0, consistency: Consistency::Strict, wants_context: true });
     Message::Request(Request { id: 1, timeout_us: 0, hops: 0, operation })
 }
 
@@ -215,7 +215,8 @@ fn the_size_of_a_message_is_bounded_where_it_is_made() {
         let key = Key::new(b"default", b"k").unwrap();
         let (consistency, durability) = (Consistency::Strict, Durability::Durable);
         let value = Some(Bytes::from(vec![7; bytes]));
-        let put = Put { key, value, context: None, quorum: 0, durability, consistency, token: None };
+        let put =
+            Put { key, value, context: None, quorum: 0, durability, consistency, token: None, wants_context: true };
         Message::Request(Request { id: 1, timeout_us: 0, hops: 0, operation: Operation::Put(put) })
     };
     let mut out = b"before".to_vec();
@@ -234,7 +235,7 @@ fn parts_out_of_bounds() {
     let reply = |outcome| encoded(&Message::Reply(Reply { id: 1, outcome }));
     let values = |context: usize, values: usize| Outcome::Values {
         context: vec![0; context].into(),
-        values: vec![Bytes::new(); values],
+        values: vec![Bytes::new(); values].into(),
         sloppy: false,
     };
     check_refused(&reply(values(65537, 0)), FrameError::Bounds(Violation::Context(65537)));

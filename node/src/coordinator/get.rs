@@ -14,6 +14,7 @@ use quorate_net::{
     id::Endpoint,
     message::{Failure, Outcome},
 };
+use smallvec::smallvec;
 
 use crate::{
     context::{Context, Sealer},
@@ -166,11 +167,11 @@ impl GetCoordinator {
         engaged.into_iter().map(|(voter, _)| voter.endpoint).collect()
     }
 
-    /// How it stands now.
+    /// How it stands now. Without a `sealer` the answer brings no context.
     ///
     /// # Errors
     /// When this core's own body is no object; the get goes on without it.
-    pub fn progress(&mut self, sealer: &Sealer, key: &[u8]) -> Result<Progress, Malformed> {
+    pub fn progress(&mut self, sealer: Option<&Sealer>, key: &[u8]) -> Result<Progress, Malformed> {
         if self.answered {
             return Ok(Progress::Open);
         }
@@ -292,6 +293,12 @@ impl GetCoordinator {
         self.late && self.told.is_some_and(differs)
     }
 
+    /// Lets go of what it was told.
+    pub fn clear(&mut self) {
+        self.own = Own::None;
+        self.theirs.clear();
+    }
+
     /// Nothing more can come.
     #[must_use]
     pub fn is_complete(&self) -> bool {
@@ -312,7 +319,7 @@ impl GetCoordinator {
     }
 
     /// The answer, and which version it is.
-    fn values(&self, sealer: &Sealer, key: &[u8], sloppy: bool) -> Result<(VersionHash, Outcome), Malformed> {
+    fn values(&self, sealer: Option<&Sealer>, key: &[u8], sloppy: bool) -> Result<(VersionHash, Outcome), Malformed> {
         let agreed = !self.theirs.iter().any(|(_, theirs)| matches!(theirs, Some(Theirs::Object(_))));
         if let (true, Own::Body(body)) = (agreed, &self.own)
             && let object = view(body)?
@@ -320,17 +327,15 @@ impl GetCoordinator {
         {
             // The usual case: what is here is all there is, and is told as it lies.
             let version = object.version();
-            let outcome = Outcome::Values {
-                context: sealer.seal_object(key, object, version),
-                values: vec![body.slice_ref(value)],
-                sloppy,
-            };
-            return Ok((version, outcome));
+            let context = sealer.map(|sealer| sealer.seal_object(key, object, version)).unwrap_or_default();
+            let values = smallvec![body.slice_ref(value)];
+            return Ok((version, Outcome::Values { context, values, sloppy }));
         }
         let object = self.reconciled()?;
         let version = object.version();
-        let context = sealer.seal(key, &Context { seen: object.clock.clone(), version });
-        Ok((version, Outcome::Values { context, values: object.values(), sloppy }))
+        let seal = |sealer: &Sealer| sealer.seal(key, &Context { seen: object.clock.clone(), version });
+        let context = sealer.map(seal).unwrap_or_default();
+        Ok((version, Outcome::Values { context, values: object.values().into(), sloppy }))
     }
 
     fn reconciled(&self) -> Result<Object, Malformed> {
@@ -376,12 +381,12 @@ mod tests {
     }
 
     fn progress(get: &mut GetCoordinator) -> Progress {
-        get.progress(&Sealer::new("secret"), b"key").unwrap()
+        get.progress(Some(&Sealer::new("secret")), b"key").unwrap()
     }
 
     fn values_of(progress: Progress) -> Vec<Bytes> {
         match progress {
-            Progress::Answer(Outcome::Values { values, .. }) => values,
+            Progress::Answer(Outcome::Values { values, .. }) => values.into_vec(),
             other => panic!("values were expected, not {other:?}"),
         }
     }
@@ -478,7 +483,7 @@ mod tests {
         let Progress::Answer(Outcome::Values { values, sloppy, .. }) = progress(&mut get) else {
             panic!("two have told")
         };
-        assert_eq!((values, sloppy), (vec![Bytes::from_static(b"a")], true));
+        assert_eq!((&values[..], sloppy), (&[Bytes::from_static(b"a")][..], true));
         assert_eq!(get.repairs(node(1)), [(node(1), object(1, "a"))], "the owner gets it, no fallback does");
     }
 

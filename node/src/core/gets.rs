@@ -22,6 +22,9 @@ use crate::{
     recorder::{Kind, Stage},
 };
 
+/// The memory of so many gets that have ended is kept for the next ones.
+const SPARE_GETS_MAX: usize = 64;
+
 /// A get under way.
 pub(super) struct Get {
     pub coordinator: GetCoordinator,
@@ -29,6 +32,7 @@ pub(super) struct Get {
     /// The version that the others are told this core holds.
     known: VersionHash,
     pub(super) key: Key,
+    wants_context: bool,
 }
 
 impl<D: Disk> Core<D> {
@@ -55,8 +59,9 @@ impl<D: Disk> Core<D> {
         let (local, pending) = self.glance(log, partition, get.key.encoded());
         let key = get.key.clone();
         let known = local.version;
-        let get = Get { coordinator, call, known, key: get.key };
-        let operation = self.begin(now, deadline, Underway::Get(Box::new(get)));
+        let get = Get { coordinator, call, known, key: get.key, wants_context: get.wants_context };
+        let get = self.boxed(get);
+        let operation = self.begin(now, deadline, Underway::Get(get));
         for voter in voters.iter().filter(|voter| voter.endpoint != me && !unreachable.contains(&voter.endpoint)) {
             out.push(probe(now, voter.endpoint, operation, deadline, partition, known, &key));
         }
@@ -181,9 +186,10 @@ impl<D: Disk> Core<D> {
         let ask = |to| probe(now, to, operation, get.call.deadline, get.call.partition, known, &get.key);
         out.extend(engaged.into_iter().map(ask));
         // A body that is no object counts as lost; the second look goes on without it.
-        let progress = get.coordinator.progress(&self.sealer, get.key.encoded()).or_else(|_| {
+        let sealer = get.wants_context.then_some(&self.sealer);
+        let progress = get.coordinator.progress(sealer, get.key.encoded()).or_else(|_| {
             self.statistics.malformed += 1;
-            get.coordinator.progress(&self.sealer, get.key.encoded())
+            get.coordinator.progress(sealer, get.key.encoded())
         });
         let call = get.call;
         match progress {
@@ -211,9 +217,23 @@ impl<D: Disk> Core<D> {
     fn end_complete_get(&mut self, operation: u64, out: &mut Vec<Effect>) {
         if let Some(Underway::Get(get)) = self.operations.get(&operation)
             && get.coordinator.is_complete()
-            && let Some(Underway::Get(get)) = self.operations.remove(&operation)
+            && let Some(Underway::Get(mut get)) = self.operations.remove(&operation)
         {
             self.repair(&get, out);
+            get.coordinator.clear();
+            if self.spare_gets.len() < SPARE_GETS_MAX {
+                self.spare_gets.push(get);
+            }
+        }
+    }
+
+    fn boxed(&mut self, get: Get) -> Box<Get> {
+        match self.spare_gets.pop() {
+            Some(mut spare) => {
+                *spare = get;
+                spare
+            }
+            None => Box::new(get),
         }
     }
 

@@ -98,7 +98,7 @@ impl<D: Disk> Core<D> {
             let known = self.tokens.contains(key, token)
                 || local.object.iter().flat_map(|o| &o.siblings).any(|sibling| sibling.token == Some(token));
             if let Some(object) = local.object.as_ref().filter(|_| known) {
-                let fan_out = self.again(key, object, token, context, pending);
+                let fan_out = self.again(&job.put, object, token, context, pending);
                 return self.fan_out(now, &job, quorum, fan_out, out);
             }
         }
@@ -189,8 +189,13 @@ impl<D: Disk> Core<D> {
             _ => Failure::StoreFailed,
         })?;
         self.statistics.puts += 1;
-        let context = self.sealer.seal(key, &made.context);
+        let context = self.seal(&job.put, &made.context);
         Ok(FanOut { base: local.version, body, context, replaced: local.has_value, pending: Some(sequence) })
+    }
+
+    /// The context of the answer, when it is wanted.
+    fn seal(&self, put: &Put, context: &Context) -> Bytes {
+        if put.wants_context { self.sealer.seal(put.key.encoded(), context) } else { Bytes::new() }
     }
 
     /// A write whose token is known is not made again: what it became is sent out again, so that the answer rests on W
@@ -201,7 +206,7 @@ impl<D: Disk> Core<D> {
     /// nothing.
     fn again(
         &self,
-        key: &[u8],
+        put: &Put,
         object: &Object,
         token: u128,
         context: Option<Context>,
@@ -220,7 +225,7 @@ impl<D: Disk> Core<D> {
         FanOut {
             base: object.version(),
             body: object.encode(),
-            context: self.sealer.seal(key, &context),
+            context: self.seal(put, &context),
             replaced: false,
             pending,
         }

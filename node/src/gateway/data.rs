@@ -35,11 +35,11 @@ pub(super) fn kind(command: Command<'_>, _: &GatewayLimits, _: &dyn NodeView) ->
 }
 
 pub(super) fn mget(command: Command<'_>, _: &GatewayLimits, _: &dyn NodeView) -> Planned {
-    each(command, Shape::Values, |name| Ok(get_of(key(name)?)))
+    each(command, Shape::Values, |name| Ok(get_of(key(name)?, false)))
 }
 
 pub(super) fn exists(command: Command<'_>, _: &GatewayLimits, _: &dyn NodeView) -> Planned {
-    each(command, Shape::Present, |name| Ok(get_of(key(name)?)))
+    each(command, Shape::Present, |name| Ok(get_of(key(name)?, false)))
 }
 
 pub(super) fn del(command: Command<'_>, _: &GatewayLimits, _: &dyn NodeView) -> Planned {
@@ -90,11 +90,11 @@ pub(super) fn value(bytes: &[u8], limits: &GatewayLimits) -> Result<Bytes, Strin
     Ok(Bytes::copy_from_slice(bytes))
 }
 
-fn get_of(key: Key) -> Operation {
-    Operation::Get(Get { key, quorum: 0, consistency: Consistency::default() })
+fn get_of(key: Key, wants_context: bool) -> Operation {
+    Operation::Get(Get { key, quorum: 0, consistency: Consistency::default(), wants_context })
 }
 
-/// A put by the cluster's defaults, without context.
+/// A put by the cluster's defaults, without context, and whose context nobody wants.
 pub(super) fn put_of(key: Key, value: Option<Bytes>) -> Put {
     Put {
         key,
@@ -104,11 +104,13 @@ pub(super) fn put_of(key: Key, value: Option<Bytes>) -> Put {
         durability: Durability::default(),
         consistency: Consistency::default(),
         token: None,
+        wants_context: false,
     }
 }
 
 fn one_get(command: Command<'_>, at: usize, shape: Shape) -> Planned {
-    Ok(Plan { shape, first: get_of(key(argument(command, at))?), more: Vec::new() })
+    let wants_context = matches!(shape, Shape::Memory { .. });
+    Ok(Plan { shape, first: get_of(key(argument(command, at))?, wants_context), more: Vec::new() })
 }
 
 fn each(command: Command<'_>, shape: Shape, operation: impl Fn(&[u8]) -> Result<Operation, String>) -> Planned {

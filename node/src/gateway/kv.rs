@@ -29,7 +29,8 @@ use super::{
 const TOKEN_BYTES_MAX: usize = 256;
 
 pub(super) fn get(command: Command<'_>, _: &GatewayLimits, node: &dyn NodeView) -> Planned {
-    let mut get = Get { key: key(argument(command, 1))?, quorum: 0, consistency: Consistency::default() };
+    let key = key(argument(command, 1))?;
+    let mut get = Get { key, quorum: 0, consistency: Consistency::default(), wants_context: true };
     let mut options = Options { command, at: 2 };
     while let Some(name) = options.next_name() {
         match name.as_str() {
@@ -50,6 +51,7 @@ pub(super) fn del(command: Command<'_>, _: &GatewayLimits, node: &dyn NodeView) 
 }
 
 fn write(mut put: Put, mut options: Options<'_>, node: &dyn NodeView) -> Planned {
+    put.wants_context = true;
     while let Some(name) = options.next_name() {
         match name.as_str() {
             "CTX" => put.context = Some(context(options.argument()?)?),

@@ -128,7 +128,7 @@ impl Harness {
         match operation {
             Operation::Get(get) => {
                 self.gets.push(get.clone());
-                let values = self.store.get(get.key.name()).cloned().unwrap_or_default();
+                let values = self.store.get(get.key.name()).cloned().unwrap_or_default().into();
                 Outcome::Values { context, values, sloppy: false }
             }
             Operation::Put(put) => {
@@ -301,7 +301,10 @@ fn options_of_kv_commands_reach_the_coordinator() {
     harness.run("SET k v");
     harness.run("KV.PUT k v");
     let (by_kv, by_set) = (harness.puts.pop().unwrap(), harness.puts.pop().unwrap());
-    assert_eq!(by_kv, by_set);
+    // They differ in whether somebody wants the context.
+    assert!(by_kv.wants_context && !by_set.wants_context);
+    assert_eq!(by_kv, Put { wants_context: true, ..by_set.clone() });
+    assert!(get.wants_context);
     assert_eq!((by_set.context, by_set.token, by_set.quorum), (None, None, 0));
     harness.run("KV.PUT k v CTX abc W 1 DURABILITY buffered ID try STRICT");
     let put = harness.puts.pop().unwrap();

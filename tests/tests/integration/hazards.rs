@@ -375,7 +375,7 @@ pub(super) fn h14_after_a_failed_write_nothing_is_acknowledged() {
         // What no disk has is not shown, and nobody waits for it.
         match world.ask(0, &key, Action::Get { quorum: 1 }) {
             Some(Outcome::Failed(Failure::Corrupt)) => {}
-            Some(Outcome::Values { values, .. }) => assert_eq!(values, ["before"]),
+            Some(Outcome::Values { values, .. }) => assert_eq!(values[..], ["before"]),
             other => panic!("{other:?}"),
         }
         (0..3).for_each(|node| world.kill(node));

@@ -34,9 +34,9 @@ pub(crate) fn key(name: &str) -> Key {
 
 /// The context and the values.
 pub(crate) fn get(address: SocketAddr, name: &str) -> (Bytes, Vec<Bytes>) {
-    let get = Get { key: key(name), quorum: 0, consistency: Consistency::Strict };
+    let get = Get { key: key(name), quorum: 0, consistency: Consistency::Strict, wants_context: true };
     match ask(address, Operation::Get(get)) {
-        Outcome::Values { context, values, .. } => (context, values),
+        Outcome::Values { context, values, .. } => (context, values.into_vec()),
         other => panic!("no values of {name}: {other:?}"),
     }
 }
@@ -51,6 +51,7 @@ pub(crate) fn put(address: SocketAddr, name: &str, value: &str, context: Option<
         durability: Durability::Durable,
         consistency: Consistency::Strict,
         token: None,
+        wants_context: true,
     };
     match ask(address, Operation::Put(put)) {
         Outcome::Written { context, .. } => Ok(context),
@@ -61,7 +62,9 @@ pub(crate) fn put(address: SocketAddr, name: &str, value: &str, context: Option<
 
 /// The values of many keys with this R, or why there are none.
 pub(crate) fn get_all(address: SocketAddr, names: &[&str], quorum: u8) -> Vec<Result<Vec<String>, Failure>> {
-    let operation = |name: &&str| Operation::Get(Get { key: key(name), quorum, consistency: Consistency::Strict });
+    let operation = |name: &&str| {
+        Operation::Get(Get { key: key(name), quorum, consistency: Consistency::Strict, wants_context: true })
+    };
     let read = |outcome| match outcome {
         Outcome::Values { values, .. } => {
             Ok(values.iter().map(|value| String::from_utf8_lossy(value).into_owned()).collect())
@@ -83,6 +86,7 @@ pub(crate) fn put_all(address: SocketAddr, values: &BTreeMap<String, String>) {
             durability: Durability::Durable,
             consistency: Consistency::Strict,
             token: None,
+            wants_context: true,
         })
     };
     for ((name, value), outcome) in values.iter().zip(ask_all(address, values.iter().map(operation))) {

@@ -9,13 +9,13 @@ fn replies_leave_in_the_order_of_the_commands() {
     assert_eq!(harness.out, b"+PONG\r\n");
     assert_eq!(harness.asks.len(), 4);
     let value =
-        |text: &'static str| Outcome::Values { context: Bytes::new(), values: vec![text.into()], sloppy: false };
+        |text: &'static str| Outcome::Values { context: Bytes::new(), values: [text.into()].into(), sloppy: false };
     // d, then c: nothing may leave before a is there.
     harness.answer(3, value("d"));
     harness.answer(2, value("c"));
     assert_eq!(harness.out, b"+PONG\r\n");
     assert_eq!(harness.session.unanswered(), 5);
-    harness.answer(0, Outcome::Values { context: Bytes::new(), values: vec![], sloppy: false });
+    harness.answer(0, Outcome::Values { context: Bytes::new(), values: [].into_iter().collect(), sloppy: false });
     assert_eq!(harness.out, b"+PONG\r\n$-1\r\n$1\r\nx\r\n");
     harness.answer(0, value("b"));
     let out = String::from_utf8(harness.out).unwrap();
