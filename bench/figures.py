@@ -57,6 +57,21 @@ def run(label, path):
     print(f"{line}  load {before:.2f} to {after:.2f}{doubts(report)}")
 
 
+def tail(path):
+    """p99.9 over p50."""
+    row = measured(load(path))
+    print(f"{row['p999_us'] / row['p50_us']:.2f}")
+
+
+def beside(one, other):
+    """p99.9 of one by that of the other."""
+    print(f"{measured(load(one))['p999_us'] / measured(load(other))['p999_us']:.2f}")
+
+
+def part_of_rate(path, part):
+    print(f"{load(path)['operations_per_second'] * float(part):.0f}")
+
+
 def spread(label, unit, values):
     values = [float(value) for value in values]
     middle, least, most = statistics.median(values), min(values), max(values)
@@ -304,6 +319,12 @@ def main():
             run(*rest)
         case "spread":
             spread(rest[0], rest[1], rest[2:])
+        case "tail":
+            tail(*rest)
+        case "beside":
+            beside(*rest)
+        case "part-of-rate":
+            part_of_rate(*rest)
         case "disk":
             disk(*rest)
         case "info":

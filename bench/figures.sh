@@ -3,11 +3,12 @@
 # each: where both CPUs are busy, latencies are the scheduler's.
 #
 #   bench/figures.sh [all|cpu|throughput|tail|engine|index|written|restart|reads|kill|simulation]...
-#   bench/figures.sh [killed|frozen|dead2of5|lostdisk|heal|join4|powercuts|kills|flips]...
+#   bench/figures.sh [half|fair|compaction|killed|frozen|dead2of5|lostdisk|heal|join4|powercuts|kills|flips]...
 #
 # Three nodes of one core each, N=3 R=2 W=2, 1 KiB values, 200,000 keys, 32 connections, unless a row says otherwise.
 # Wants python3; throughput wants redis-server and etcd besides (Debian: redis-server etcd-server). heal and powercuts
-# want to be root, and e2fsprogs and iproute2. The rows of the second line are about failures, and not among `all`.
+# want to be root, and e2fsprogs and iproute2. The rows of the second line, the tail's and those about failures, are not
+# among `all`.
 # FIGURES_DIR      where the data lie, on the disk to be measured, never in memory [target/figures]
 # FIGURES_SECONDS  of one run [10]        FIGURES_ROUNDS  of what is interleaved [3]
 # FIGURES_KEYS     [200000]               FIGURES_SEEDS   of the simulation [20000]
@@ -145,6 +146,64 @@ row_tail() {
     bench tail --workload put --durability durable --rate 1000 --duration "$((2 * SECS))s"
     py run "1,000 puts/s" "$WORK/tail.json"
     start_disk after && py disk "disk after" "$WORK/after.json"
+    stop "$DEV"
+}
+
+row_half() {
+    say "at half of saturation p99.9 <= 8 x p50"
+    cluster
+    load_keys
+    local kind round ratios rate
+    for kind in get put; do
+        "${kind}_load" full && rate=$(py part-of-rate "$WORK/full.json" 0.5) && ratios=()
+        for ((round = 1; round <= ROUNDS; round++)); do
+            "${kind}_load" half --rate "$rate" && py run "$kind $round, $rate/s" "$WORK/half.json"
+            ratios+=("$(py tail "$WORK/half.json")")
+        done
+        py spread "$kind, p99.9 over p50" "x" "${ratios[@]}"
+    done
+    stop "$DEV"
+}
+
+row_fair() {
+    say "gets of 4 modest clients, 500 a second, alone and beside 2 that send as fast as they can, 4,096 at a time each"
+    cluster
+    load_keys
+    local round greedy ratios=()
+    modest() { get_load "$1" --connections 4 --rate 500; }
+    for ((round = 1; round <= ROUNDS; round++)); do
+        modest alone && py run "alone $round" "$WORK/alone.json"
+        "$QUORATE" bench --target native --servers "$NODES" --keys "$KEYS" --quiet --json "$WORK/greedy.json" --workload get \
+            --connections 2 --pipeline 4096 --duration "$((SECS + 3))s" >/dev/null &
+        greedy=$!
+        sleep 1
+        modest beside && py run "beside the greedy $round" "$WORK/beside.json"
+        wait "$greedy" && py run "the greedy $round" "$WORK/greedy.json"
+        ratios+=("$(py beside "$WORK/beside.json" "$WORK/alone.json")")
+    done
+    py spread "p99.9 beside them over p99.9 alone" "x" "${ratios[@]}"
+    stop "$DEV"
+}
+
+row_compaction() {
+    local seconds=$((30 * SECS))
+    say "a log that is 80 % full, zipfian overwrites for $seconds s: written <= 2.5 x, p99.9 <= 1.5 x of a log with room"
+    local load=(--workload put --durability durable --distribution zipfian --rate 1000)
+    cluster
+    load_keys
+    bench room "${load[@]}" --duration "$((3 * SECS))s" && py run "with room" "$WORK/room.json"
+    stop "$DEV"
+    # About 1,300 bytes each.
+    local segments=$((KEYS * 1300 * 10 / 8 / (8 << 20) + 1))
+    cluster 3 '[limits]' 'value = "256KiB"' 'object = "1MiB"' '[store]' 'segment = "8MiB"' "capacity = \"$((8 * segments))MiB\""
+    load_keys
+    # Until all segments are in use, zeroing them ahead is what is written.
+    bench warm "${load[@]}" --duration "$((6 * SECS))s"
+    info >"$WORK/before.json"
+    bench full "${load[@]}" --duration "${seconds}s" && py run "80 % full" "$WORK/full.json"
+    info >"$WORK/after.json"
+    py written "80 % full" "$WORK/before.json" "$WORK/after.json" 3
+    py spread "p99.9 over that with room" "x" "$(py beside "$WORK/full.json" "$WORK/room.json")"
     stop "$DEV"
 }
 
@@ -451,7 +510,7 @@ FAILED=0
 ROWS=(cpu throughput tail engine index written restart reads kill simulation)
 [[ $# == 0 || $* == all ]] || ROWS=("$@")
 for row in "${ROWS[@]}"; do
-    declare -F "row_$row" >/dev/null || { sed -n '2,16s/^# \{0,1\}//p' "$0" >&2 && exit 2; }
+    declare -F "row_$row" >/dev/null || { sed -n '2,17s/^# \{0,1\}//p' "$0" >&2 && exit 2; }
 done
 need python3 "apt-get install python3"
 cargo build -q --release -p quorate

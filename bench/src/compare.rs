@@ -180,7 +180,7 @@ pub(crate) fn run(args: &CompareArgs, stop: &Arc<AtomicBool>) -> Result<Comparis
         return Err(Error::Machine(format!("there is no peer to compare with:{}", why.collect::<String>())));
     }
     let comparing = Comparing { args, stop, place: place(args.dir.as_deref())? };
-    let mut ours = Side::quorate(comparing.place.path(), own_address(1), (NODES, args.cores), args.target)?;
+    let mut ours = Side::quorate(comparing.place.path(), own_address(1), (NODES, args.cores), args.target, None)?;
     comparing.load_keys(&mut ours)?;
     let (mut peers, mut setup) = (Vec::new(), None);
     for installed in &installed {

@@ -78,6 +78,8 @@ pub enum PaperFigure {
     Versions,
     /// Table 2: client-driven and server-driven coordination.
     Table2,
+    /// Section 6.5: background work, held back by how requests fare.
+    Admission,
 }
 
 impl PaperFigure {
@@ -90,6 +92,7 @@ impl PaperFigure {
             Self::Fig8 => "fig8",
             Self::Versions => "versions",
             Self::Table2 => "table2",
+            Self::Admission => "admission",
         }
     }
 }
@@ -149,6 +152,7 @@ pub fn paper(args: &PaperArgs, placement: Placement, stop: &Arc<AtomicBool>) -> 
             PaperFigure::Fig8 => computed::strategies(placement, &plan),
             PaperFigure::Versions => measured::versions(lab.three()?)?,
             PaperFigure::Table2 => measured::coordination(lab.six()?)?,
+            PaperFigure::Admission => measured::admission(&mut lab)?,
         };
         if let Some(picture) = &beside.picture {
             let path = args.out.join(format!("{}.svg", figure.name()));

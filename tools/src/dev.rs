@@ -56,6 +56,9 @@ pub(crate) struct Args {
     /// The shared client port; cores and peers are at +1 and +100 [default: 7400]
     #[arg(long, value_name = "PORT", value_parser = clap::value_parser!(u16).range(1..=65000))]
     port_base: Option<u16>,
+    /// TOML that every node's configuration gets besides, such as [slo] or [store]
+    #[arg(long, value_name = "FILE")]
+    tune: Option<PathBuf>,
 }
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
@@ -69,7 +72,16 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     if args.fresh {
         layout::remove(directory)?;
     }
-    let wanted = Wanted { nodes: args.nodes, cores: args.cores, address: args.address, port_base: args.port_base };
+    let read = |path: &PathBuf| {
+        std::fs::read_to_string(path).map_err(|error| Failure::Usage(format!("{}: {error}", path.display())))
+    };
+    let wanted = Wanted {
+        nodes: args.nodes,
+        cores: args.cores,
+        address: args.address,
+        port_base: args.port_base,
+        tune: args.tune.as_ref().map(read).transpose()?,
+    };
     let layout = Layout::prepare(directory, &wanted)?;
     for member in layout.members() {
         pid_file::check_not_running(&layout.config(member.id))?;

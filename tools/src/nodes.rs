@@ -11,7 +11,7 @@ use std::{
 
 use quorate_net::{
     client::{Client, ClientError, ClientOptions},
-    message::MappedNode,
+    message::{ClusterMap, MappedNode},
 };
 use serde_json::Value;
 
@@ -128,6 +128,19 @@ pub(crate) fn inquire(node: &MappedNode, core: u16, words: &[&[u8]]) -> Result<V
     let command: Vec<&[u8]> = [b"QUORATE".as_slice()].iter().chain(words).copied().collect();
     let text = ask_core(node, core, &command)?;
     serde_json::from_str(&text).map_err(|error| format!("answered no JSON: {error}"))
+}
+
+/// What all cores that answer say to `QUORATE word`, of `what`.
+///
+/// # Errors
+/// When none does.
+pub(crate) fn inquire_all(map: &ClusterMap, word: &str, what: &str) -> Result<Vec<Value>, Failure> {
+    let nodes = ask_cores(&map.nodes, |node, core| inquire(node, core, &[word.as_bytes()]));
+    let cores: Vec<Value> = nodes.iter().flat_map(Answered::answers).cloned().collect();
+    if cores.is_empty() {
+        return Err(failed(format!("no core tells of {what}; `quorate status` shows which nodes answer")));
+    }
+    Ok(cores)
 }
 
 /// A number of an answer; 0 when it is not there, as in one of another version.

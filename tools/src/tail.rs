@@ -10,8 +10,8 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use crate::{
-    failure::{Failure, failed},
-    nodes::{Common, ask_cores, inquire, number},
+    failure::Failure,
+    nodes::{Common, inquire_all, number},
     table::{aligned, micros},
 };
 
@@ -27,11 +27,7 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let client = args.common.connect()?;
-    let nodes = ask_cores(&client.map().nodes, |node, core| inquire(node, core, &[b"TAIL"]));
-    let cores: Vec<Value> = nodes.iter().flat_map(|node| node.answers()).cloned().collect();
-    if cores.is_empty() {
-        return Err(failed("no core tells of its requests; `quorate status` shows which nodes answer"));
-    }
+    let cores = inquire_all(client.map(), "TAIL", "its requests")?;
     args.common.print(|| json!({"cores": cores}), || describe(&cores));
     Ok(())
 }

@@ -9,12 +9,11 @@ use std::{
     time::{Duration, Instant},
 };
 
-use quorate_net::message::ClusterMap;
 use serde_json::{Value, json};
 
 use crate::{
-    failure::{Failure, failed},
-    nodes::{Common, ask_cores, inquire, number},
+    failure::Failure,
+    nodes::{Common, inquire_all, number},
     table::{aligned, duration, micros},
 };
 
@@ -33,25 +32,18 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let client = args.common.connect()?;
-    let before = look(client.map());
-    if before.is_empty() {
-        return Err(failed("no core tells of its background work; `quorate status` shows which nodes answer"));
-    }
+    let look = || inquire_all(client.map(), "TASKS", "its background work");
+    let before = look()?;
     let is_busy = |core: &Value| tasks(core).any(|task| !task["all"].is_null());
     let cores = if before.iter().any(is_busy) {
         let begun = Instant::now();
         thread::sleep(RATE_OVER);
-        with_time_left(&before, look(client.map()), begun.elapsed())
+        with_time_left(&before, look()?, begun.elapsed())
     } else {
         before
     };
     args.common.print(|| json!({"cores": cores}), || describe(&cores, args.all));
     Ok(())
-}
-
-fn look(map: &ClusterMap) -> Vec<Value> {
-    let nodes = ask_cores(&map.nodes, |node, core| inquire(node, core, &[b"TASKS"]));
-    nodes.iter().flat_map(|node| node.answers()).cloned().collect()
 }
 
 fn tasks(core: &Value) -> impl Iterator<Item = &Value> {

@@ -10,8 +10,8 @@ use std::collections::BTreeMap;
 use serde_json::{Value, json};
 
 use crate::{
-    failure::{Failure, failed},
-    nodes::{Common, ask_cores, inquire},
+    failure::Failure,
+    nodes::{Common, inquire_all},
     table::aligned,
 };
 
@@ -37,18 +37,14 @@ enum What {
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let What::Keys { count } = args.what;
     let client = args.common.connect()?;
-    let nodes = ask_cores(&client.map().nodes, |node, core| inquire(node, core, &[b"KEYS"]));
-    let cores: Vec<&Value> = nodes.iter().flat_map(|node| node.answers()).collect();
-    if cores.is_empty() {
-        return Err(failed("no core tells of its keys; `quorate status` shows which nodes answer"));
-    }
+    let cores = inquire_all(client.map(), "KEYS", "its keys")?;
     let keys: Vec<Value> = hottest(&cores).into_iter().take(count.into()).collect();
     args.common.print(|| json!({"keys": keys}), || as_table(&keys));
     Ok(())
 }
 
 /// The keys of all cores, the hottest first.
-fn hottest(cores: &[&Value]) -> Vec<Value> {
+fn hottest(cores: &[Value]) -> Vec<Value> {
     let mut keys: BTreeMap<(&str, &str), [f64; 3]> = BTreeMap::new();
     for key in cores.iter().flat_map(|core| core["keys"].as_array().into_iter().flatten()) {
         let name = |part: &str| key[part].as_str().unwrap_or_default();
@@ -87,7 +83,7 @@ mod tests {
         let key =
             |key: &str, gets: f64| json!({"bucket": "default", "key": key, "gets": gets, "puts": 1.0, "error": 2.0});
         let (one, other) = (json!({"keys": [key("a", 5.0), key("b", 9.0)]}), json!({"keys": [key("a", 7.0)]}));
-        let keys = hottest(&[&one, &other]);
+        let keys = hottest(&[one, other]);
         let wanted = "\
 bucket   key  gets/s  puts/s  at most
 default  a    12      2       18

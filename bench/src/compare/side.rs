@@ -39,12 +39,13 @@ pub(crate) struct Side {
 }
 
 impl Side {
-    /// A local cluster of this very program on loopback addresses from `first` on.
+    /// A local cluster of this very program on loopback addresses from `first` on. `tune`: TOML for its configuration.
     pub(crate) fn quorate(
         parent: &Path,
         first: Ipv4Addr,
         (nodes, cores): (u16, u16),
         speaks: TargetKind,
+        tune: Option<&str>,
     ) -> Result<Self, Error> {
         let directory = directory(parent, "quorate")?;
         let program = std::env::current_exe();
@@ -53,6 +54,12 @@ impl Side {
         let line = format!("dev --nodes {nodes} --cores {cores} --address {first} --dir");
         let mut arguments: Vec<OsString> = line.split(' ').map(OsString::from).collect();
         arguments.push(cluster.clone().into_os_string());
+        if let Some(tune) = tune {
+            let file = directory.path().join("tune.toml");
+            let cannot = |error| Error::Machine(format!("cannot write {}: {error}", file.display()));
+            fs::write(&file, tune).map_err(cannot)?;
+            arguments.extend(["--tune".into(), file.into_os_string()]);
+        }
         let child = Child::start("quorate dev", &program, &arguments, &directory.path().join("log"))?;
         let address = |node: u16| format!("{}:7400", Ipv4Addr::from(u32::from(first) + u32::from(node)));
         Ok(Self {

@@ -1,4 +1,4 @@
-//! The figures that are measured on servers: 4, 5, table 2, and the versions of section 6.3.
+//! The figures that are measured on servers: 4, 5, table 2, the versions of section 6.3, and section 6.5.
 //!
 //! The rule: a figure of several windows stands with its spread; both ways of one thing take turns, and take turns in
 //! being first.
@@ -9,7 +9,11 @@ use std::f64::consts::TAU;
 
 use hdrhistogram::Histogram;
 
-use super::{PaperFigure, Plan, report::Beside, servers::Servers};
+use super::{
+    PaperFigure, Plan,
+    report::Beside,
+    servers::{Lab, Servers},
+};
 use crate::{
     args::{LoadArgs, TargetKind},
     compare::Spread,
@@ -249,6 +253,66 @@ pub(super) fn versions(servers: &mut Servers<'_>) -> Result<Beside, Error> {
             .to_owned(),
     ];
     beside.doubts = servers.take_doubts();
+    Ok(beside)
+}
+
+/// Background work as much as there can be: what is written is read again, checkpoints are made and the log is compacted all the
+/// time.
+const BUSY: &str = "[limits]\nvalue = \"256KiB\"\nobject = \"1MiB\"\n[store]\nscrub = \"1GiB\"\ncheckpoint_every = \"1MiB\"\nsegment = \"8MiB\"\ncapacity = \"128MiB\"\n";
+
+/// Section 6.5.
+pub(super) fn admission(lab: &mut Lab<'_>) -> Result<Beside, Error> {
+    let sides = [
+        ("little background work", "[store]\nscrub = \"0B\"\n".to_owned()),
+        ("all of it, not held back", format!("[slo]\nadmission = false\n{BUSY}")),
+        ("all of it, held back", BUSY.to_owned()),
+    ];
+    let (mut windows, mut doubts, mut setup) = (Vec::new(), Vec::new(), String::new());
+    for (name, tune) in &sides {
+        let mut servers = lab.tuned(tune)?;
+        let measured = (0..servers.plan.windows).map(|number| {
+            let load = servers.load();
+            servers.window(&format!("{name}, window {}", number + 1), load)
+        });
+        windows.push(measured.collect::<Result<Vec<Report>, Error>>()?);
+        doubts.extend(servers.take_doubts());
+        setup = servers.describe();
+    }
+    let of = |side: usize, kind: &str| -> Vec<f64> { windows[side].iter().map(|report| p999(report, kind)).collect() };
+    let head = ["p99.9, median window (least to most)", sides[0].0, sides[1].0, sides[2].0, "held back by little"];
+    let mut beside =
+        Beside::new(PaperFigure::Admission, "background work that yields to requests (section 6.5)", &head);
+    for (name, kind) in [("reads", "read"), ("writes", "update")] {
+        let cells = (0..sides.len()).map(|side| times(Spread::of(&of(side, kind))));
+        beside.row(name, cells.chain([ratio(Spread::of_ratios(&of(2, kind), &of(0, kind)))]));
+    }
+    let plan = lab.plan();
+    beside.notes = vec![
+        ONE_MACHINE.to_owned(),
+        "The paper gives no figures: its controller has background work give way as soon as the p99.9 of the last 60 s comes close to \
+         what is asked for. Here all work of the store runs without a rest: each file is read again all the time, checkpoints follow \
+         each other, and the log is small, so that it is compacted all the time."
+            .to_owned(),
+        format!("Each on servers of its own, one after the other, {} each.", lasting(plan)),
+    ];
+    beside.doubts = doubts;
+    let series = |side: usize| {
+        let points = of(side, "update").into_iter().enumerate();
+        let seconds = plan.window.as_secs_f64();
+        let points = points.map(|(number, us)| (number as f64 * seconds, us / 1e3)).collect();
+        Series::new(sides[side].0, side, points)
+    };
+    beside.picture = Some(Picture::Lines(Lines {
+        title: "p99.9 of durable writes beside background work".to_owned(),
+        subtitle: format!("{setup} · after section 6.5 of Dynamo (2007)"),
+        x: Axis::linear("time of each, s"),
+        panels: vec![Panel {
+            y: Axis::log("latency of writes, ms"),
+            series: (0..3).map(series).collect(),
+            height: 300,
+        }],
+        events: Vec::new(),
+    }));
     Ok(beside)
 }
 

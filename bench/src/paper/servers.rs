@@ -34,6 +34,10 @@ impl<'a> Lab<'a> {
         Self { args, plan, stop, place: None, servers: None }
     }
 
+    pub(super) fn plan(&self) -> &'a Plan {
+        self.plan
+    }
+
     pub(super) fn tell(&self, text: &str) {
         if !self.args.quiet {
             eprintln!("{text} …");
@@ -45,6 +49,13 @@ impl<'a> Lab<'a> {
         self.cluster(3)
     }
 
+    /// Three nodes of their own, with this TOML in their configuration.
+    pub(super) fn tuned(&mut self, tune: &str) -> Result<Servers<'a>, Error> {
+        self.servers = None;
+        let (plan, stop) = (self.plan, self.stop);
+        Servers::start(self.place()?, 3, Some(tune), plan, stop)
+    }
+
     /// Six nodes: each keeps half of the keys.
     pub(super) fn six(&mut self) -> Result<&mut Servers<'a>, Error> {
         self.cluster(6)
@@ -54,14 +65,18 @@ impl<'a> Lab<'a> {
         if self.servers.as_ref().is_none_or(|(there, _)| *there != nodes) {
             // Two clusters at once would disturb each other.
             self.servers = None;
-            if self.place.is_none() {
-                self.place = Some(compare::place(self.args.dir.as_deref())?);
-            }
-            let place = self.place.as_ref().expect("just made");
-            let servers = Servers::start(place, nodes, self.plan, self.stop)?;
+            let (plan, stop) = (self.plan, self.stop);
+            let servers = Servers::start(self.place()?, nodes, None, plan, stop)?;
             self.servers = Some((nodes, servers));
         }
         Ok(self.servers.as_mut().map(|(_, servers)| servers).expect("just started"))
+    }
+
+    fn place(&mut self) -> Result<&TempDir, Error> {
+        if self.place.is_none() {
+            self.place = Some(compare::place(self.args.dir.as_deref())?);
+        }
+        Ok(self.place.as_ref().expect("just made"))
     }
 }
 
@@ -77,10 +92,16 @@ pub(super) struct Servers<'a> {
 }
 
 impl<'a> Servers<'a> {
-    fn start(place: &TempDir, nodes: u16, plan: &'a Plan, stop: &'a Arc<AtomicBool>) -> Result<Self, Error> {
+    fn start(
+        place: &TempDir,
+        nodes: u16,
+        tune: Option<&str>,
+        plan: &'a Plan,
+        stop: &'a Arc<AtomicBool>,
+    ) -> Result<Self, Error> {
         // Each cluster has addresses of its own: those of one that has just ended may still be taken.
         let first = compare::own_address(32 + 8 * nodes as u8);
-        let side = Side::quorate(place.path(), first, (nodes, 1), TargetKind::Native)?;
+        let side = Side::quorate(place.path(), first, (nodes, 1), TargetKind::Native, tune)?;
         let mut servers = Self { side, plan, nodes, stop, seed: 1, doubts: Vec::new() };
         let load = servers.load();
         compare::put_all_keys(&mut servers.side, &load, stop)?;

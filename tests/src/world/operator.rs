@@ -432,6 +432,8 @@ impl World {
             let detail = format!("the ring is not settled after {limit:?} without faults: {states:?}");
             return Err(self.fail("P10 membership", detail));
         }
+        // A change that was taken for lost may have been found, and done, since the operator last looked.
+        self.retire();
         let Some(core) = self.foremost() else { return Ok(()) };
         let members = core.membership().state().members(|status| status != Status::Joining).len();
         let ring = core.ring();

@@ -30,6 +30,8 @@ pub(super) struct Wanted {
     pub(super) cores: Option<u16>,
     pub(super) address: Option<Ipv4Addr>,
     pub(super) port_base: Option<u16>,
+    /// TOML that every configuration gets besides.
+    pub(super) tune: Option<String>,
 }
 
 /// A prepared directory: every node has its configuration.
@@ -58,7 +60,12 @@ impl Layout {
                 continue;
             }
             make_directory(path.parent().expect("it lies in its node's directory"))?;
-            let text = render(member.id, &layout.cluster);
+            let mut text = render(member.id, &layout.cluster);
+            if let Some(tune) = &wanted.tune {
+                text = format!("{text}\n{tune}");
+                let bad = |error| Failure::Usage(format!("with what --tune gives, {error}; nothing was started"));
+                Config::parse(&text).map_err(bad)?;
+            }
             fs::write(&path, text).map_err(|error| cannot("write", &path, &error))?;
         }
         layout.check_configs()?;
@@ -191,6 +198,11 @@ fn check_same(directory: &Path, wanted: &Wanted, cluster: &Cluster) -> Result<()
              take another --dir, or add --fresh to remove it with its data"
         ))
     };
+    if wanted.tune.is_some() {
+        let text =
+            format!("--tune is for a new cluster, and {shown} holds one: edit its node-*/config.toml, or add --fresh");
+        return Err(failed(text));
+    }
     if let Some(nodes) = wanted.nodes.filter(|nodes| usize::from(*nodes) != members.len()) {
         return Err(other("--nodes", nodes.to_string(), members.len().to_string()));
     }

@@ -1,6 +1,6 @@
 use super::*;
 
-const ANY: Wanted = Wanted { nodes: None, cores: None, address: None, port_base: None };
+const ANY: Wanted = Wanted { nodes: None, cores: None, address: None, port_base: None, tune: None };
 
 fn secret(layout: &Layout) -> String {
     layout.cluster().secret.expose().to_owned()
@@ -35,8 +35,8 @@ fn a_small_cluster_can_meet_its_quorums() {
 #[test]
 fn a_directory_that_is_there_is_kept() {
     let directory = tempfile::tempdir().unwrap();
-    let wanted =
-        Wanted { nodes: Some(2), cores: Some(2), address: Some("127.9.8.7".parse().unwrap()), port_base: Some(9000) };
+    let address = Some("127.9.8.7".parse().unwrap());
+    let wanted = Wanted { nodes: Some(2), cores: Some(2), address, port_base: Some(9000), tune: None };
     let first = Layout::prepare(directory.path(), &wanted).unwrap();
     let edited = fs::read_to_string(first.config(NodeId(1))).unwrap() + "\n[limits]\nvalue = \"2MiB\"\n";
     let edited = edited.replace("rack = \"\"", "rack = 'a\"\\u{e9}'");
@@ -61,6 +61,7 @@ fn another_shape_than_the_directory_holds_is_refused() {
         (Wanted { cores: Some(2), ..ANY }, "--cores 2 was asked for, but"),
         (Wanted { address: Some("127.0.0.9".parse().unwrap()), ..ANY }, "--address 127.0.0.9 was"),
         (Wanted { port_base: Some(9000), ..ANY }, "--port-base 9000 was"),
+        (Wanted { tune: Some(String::new()), ..ANY }, "--tune is for a new cluster"),
     ] {
         let error = Layout::prepare(directory.path(), &wanted).err().expect("it differs").to_string();
         assert!(error.contains(words) && error.contains("--fresh"), "{error}");
@@ -69,6 +70,23 @@ fn another_shape_than_the_directory_holds_is_refused() {
     fs::write(first.config(NodeId(3)), other).unwrap();
     let error = Layout::prepare(directory.path(), &ANY).err().expect("the configurations differ").to_string();
     assert!(error.contains("node-3/config.toml: [cluster] differs"), "{error}");
+}
+
+#[test]
+fn what_tunes_is_in_every_configuration_or_nothing_is_written() {
+    let directory = tempfile::tempdir().unwrap();
+    let tuned = |text: &str| Wanted { nodes: Some(2), tune: Some(text.to_owned()), ..ANY };
+    let bad = Layout::prepare(directory.path(), &tuned("[slo]\nadmision = false\n"));
+    let failure = bad.err().expect("there is no such key");
+    assert!(
+        matches!(&failure, Failure::Usage(text) if text.contains("admission") && text.contains("--tune")),
+        "{failure}"
+    );
+    assert!(held(directory.path()).unwrap().is_none());
+    let layout = Layout::prepare(directory.path(), &tuned("[slo]\nadmission = false\n")).unwrap();
+    for node in [1, 2] {
+        assert!(!config_file::load(&layout.config(NodeId(node))).unwrap().service_level.admission);
+    }
 }
 
 #[test]
