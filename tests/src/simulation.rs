@@ -245,6 +245,8 @@ fn run_once(seed: u64, options: &Options, explain: Option<&Violation>) -> Outcom
         (plan.classes, plan.about_ring) = (vec![Class::Join, Class::Leave, Class::Solitude], true);
         (shape.nodes, shape.cores, shape.replicas) = (3, 1, 2);
         (shape.hot_keys, shape.clients) = (shape.hot_keys + 12, shape.clients + 8);
+        // Each of many who are alone takes what an object may have, and together they must fit a record.
+        shape.value_bytes_max = shape.value_bytes_max.min(3_000);
         shape.leisure = LEISURE;
         plan.ring_changes_max = 4;
         plan.gap *= RARITY;
