@@ -9,14 +9,14 @@
 use std::{cell::Cell, rc::Rc};
 
 /// So many requests a connection may begin before others get their turn.
-pub(super) const TURN: usize = 64;
+pub(super) const TURN: usize = 16;
 
 /// So many requests of clients are under way together, unless the least share makes it more. It is enough to keep a core
 /// and its disk busy; more would only wait.
-const TOGETHER: usize = 1024;
+const TOGETHER: usize = 128;
 
 /// The least share.
-const SHARE_MIN: usize = 16;
+const SHARE_MIN: usize = 8;
 
 /// What the connections of one core share.
 #[derive(Debug, Default)]
