@@ -3,7 +3,9 @@
 Not here: starting and stopping anything (figures.sh). Only Python's own library.
 """
 
+import collections
 import json
+import re
 import socket
 import statistics
 import sys
@@ -66,6 +68,39 @@ def tail(path):
 def beside(one, other):
     """p99.9 of one by that of the other."""
     print(f"{measured(load(one))['p999_us'] / measured(load(other))['p999_us']:.2f}")
+
+
+# Whose work a function is, most particular first. A sample belongs to the innermost of its callers that is anybody's.
+STAGES = [
+    ("disk (kernel)", r"^(ext4|jbd2|iomap|blk|__blk|bio|submit_bio|virtblk|dio|io_write|io_read|io_fsync|generic_file|vfs_)"),
+    ("wake-ups, scheduler", r"^(try_to_wake_up|__?schedule|schedule|hrtimer|io_cqring_wait|finish_task_switch|eventfd|timerfd|__x64_sys_epoll)"),
+    ("network (kernel)", r"^(tcp|__tcp|ip_|__ip|inet|sock|__sock|net_rx|__napi|__dev_queue|skb|__skb|__sys_send|__sys_recv|io_send|io_recv|io_poll)"),
+    ("io_uring, syscalls", r"^(io_|__io_|__x64_sys|__do_sys|do_syscall|entry_SYSCALL|syscall)"),
+    ("kernel, the rest", r"^(asm_|irq|__irq|do_softirq|__do_softirq|handle_|common_interrupt|sysvec|exc_page|ret_from)"),
+    ("recorder", r"quorate_node::recorder|quorate_node::runtime::stalls"),
+    ("encode", r"quorate_net::frame::encode|rkyv::.*[Ss]erial"),
+    ("decode, parse", r"quorate_net::(frame|resp)|rkyv|bytecheck|quorate_node::gateway"),
+    ("store", r"quorate_engine"),
+    ("machines (coordinate, replicate, gossip)", r"quorate_node::(?!runtime)"),
+    ("shell and connections", r"quorate_node::runtime|quorate_net"),
+    ("glommio", r"glommio|uring_sys"),
+    ("memory", r"^(mi_|_mi_|malloc|free|realloc|calloc)"),
+]
+
+
+def stages(report, stacks):
+    """What each part costs an operation, by the samples of the servers."""
+    known = [(stage, re.compile(pattern)) for stage, pattern in STAGES]
+    counts = collections.Counter()
+    with open(stacks) as file:
+        for stack in file.read().split("\n\n"):
+            names = [line.strip().split(" ", 1)[-1] for line in stack.splitlines()]
+            whose = (next((stage for stage, pattern in known if pattern.search(name)), None) for name in names)
+            if names:
+                counts[next(filter(None, whose), "not known")] += 1
+    whole = sum(counts.values())
+    for stage, count in counts.most_common():
+        print(f"    {stage:<42} {count / whole:>6.1%} {count / whole * cpu(report):>6.2f} us  [{count} samples]")
 
 
 def part_of_rate(path, part):
@@ -319,6 +354,8 @@ def main():
             run(*rest)
         case "spread":
             spread(rest[0], rest[1], rest[2:])
+        case "stages":
+            stages(*rest)
         case "tail":
             tail(*rest)
         case "beside":

@@ -3,12 +3,13 @@
 # each: where both CPUs are busy, latencies are the scheduler's.
 #
 #   bench/figures.sh [all|cpu|throughput|tail|engine|index|written|restart|reads|kill|simulation]...
-#   bench/figures.sh [half|fair|compaction|killed|frozen|dead2of5|lostdisk|heal|join4|powercuts|kills|flips]...
+#   bench/figures.sh [peers|engines|stages|scaling|half|fair|compaction]...
+#   bench/figures.sh [killed|frozen|dead2of5|lostdisk|heal|join4|powercuts|kills|flips]...
 #
 # Three nodes of one core each, N=3 R=2 W=2, 1 KiB values, 200,000 keys, 32 connections, unless a row says otherwise.
-# Wants python3; throughput wants redis-server and etcd besides (Debian: redis-server etcd-server). heal and powercuts
-# want to be root, and e2fsprogs and iproute2. The rows of the second line, the tail's and those about failures, are not
-# among `all`.
+# Wants python3; throughput and peers want redis-server and etcd besides (Debian: redis-server etcd-server), stages perf
+# (linux-perf), engines librocksdb-dev and libclang-dev; heal and powercuts want to be root, and e2fsprogs and iproute2. The rows of
+# the second line, about the tail, and of the third, about failures, are not among `all`.
 # FIGURES_DIR      where the data lie, on the disk to be measured, never in memory [target/figures]
 # FIGURES_SECONDS  of one run [10]        FIGURES_ROUNDS  of what is interleaved [3]
 # FIGURES_KEYS     [200000]               FIGURES_SEEDS   of the simulation [20000]
@@ -138,6 +139,29 @@ row_throughput() {
     sed 's/^/  /' "$WORK/output"
 }
 
+row_peers() {
+    need redis-server "apt-get install redis-server"
+    need etcd "apt-get install etcd-server"
+    local each=(--keys "$KEYS" --rounds "$ROUNDS" --duration "${SECS}s" --dir "$WORK" --quiet)
+    peers() { quiet "quorate bench compare" "$QUORATE" bench compare "${each[@]}" "$@" && sed 's/^/  /' "$WORK/output"; }
+    say "durable puts beside one redis-server (appendfsync always), >= 0.8 x, and three nodes of etcd, >= 4 x"
+    peers --peer redis-always,etcd --workload put
+    say "the same at a fixed 2,000/s: p99.9 <= 1.0 x of redis, <= 0.3 x of etcd"
+    peers --peer redis-always,etcd --workload put --rate 2000
+    say "gets beside one redis-server, by the CPU time of the whole cluster: >= 0.35 x, which is CPU an operation <= 2.9 x"
+    peers --peer redis-everysec,memcached --workload get
+}
+
+row_engines() {
+    say "the engine beside fjall, redb, RocksDB and LMDB: 1,000,000 keys of 100 B, in groups of 32, durable and not"
+    local durable
+    for durable in --durable ""; do
+        # A workspace of its own, with settings in its directory.
+        (cd bench/engines && cargo run -q --release --target-dir "$TARGET/engines" -- --rounds "$ROUNDS" --dir "$WORK" $durable) |
+            sed 's/^/  /'
+    done
+}
+
 row_tail() {
     say "durable puts at a fixed 1,000/s: p99.9 <= 15 ms where the disk allows it"
     cluster
@@ -147,6 +171,47 @@ row_tail() {
     py run "1,000 puts/s" "$WORK/tail.json"
     start_disk after && py disk "disk after" "$WORK/after.json"
     stop "$DEV"
+}
+
+row_stages() {
+    need perf "apt-get install linux-perf"
+    say "where the CPU time of a get and of a durable put goes, by samples of all three nodes; and what the slowest waited for"
+    # Whose code a sample is in is seen by who called it.
+    RUSTFLAGS="-C force-frame-pointers=yes" cargo build -q --release -p quorate --target-dir "$TARGET/frames"
+    local QUORATE=$TARGET/frames/release/quorate kind sampler
+    cluster
+    load_keys
+    for kind in get put; do
+        "${kind}_load" "$kind" --dir "$WORK/cluster" && py run "$kind" "$WORK/$kind.json"
+        perf record -q -e cpu-clock -F 1999 -g -o "$WORK/samples" -p "$(pids | paste -sd,)" -- sleep "$SECS" 2>/dev/null &
+        sampler=$!
+        "${kind}_load" sampled
+        wait "$sampler"
+        perf script -i "$WORK/samples" -F ip,sym 2>/dev/null >"$WORK/stacks"
+        py stages "$WORK/$kind.json" "$WORK/stacks"
+        "$QUORATE" tail --node "$NET.1:7400" | sed 's/^/    /'
+    done
+    stop "$DEV"
+}
+
+row_scaling() {
+    say "one node of one and of two cores, N = 1, gets: CPU an operation when clients know the owning core, and when they do not"
+    local cores round NODES=$NET.1:7400 known all
+    for cores in 1 2; do
+        rm -rf "$WORK/cluster"
+        dev --nodes 1 --cores "$cores" --address "$NET.1"
+        load_keys
+        known=() all=()
+        for ((round = 1; round <= ROUNDS; round++)); do
+            get_load known --dir "$WORK/cluster" && py run "$cores cores, known $round" "$WORK/known.json"
+            bench any --target resp --workload get --duration "${SECS}s" --dir "$WORK/cluster" &&
+                py run "$cores cores, any $round" "$WORK/any.json"
+            known+=("$(py cpu "$WORK/known.json")") all+=("$(py cpu "$WORK/any.json")")
+        done
+        py spread "$cores cores, to the owner" "us" "${known[@]}"
+        py spread "$cores cores, to any" "us" "${all[@]}"
+        stop "$DEV"
+    done
 }
 
 row_half() {
@@ -165,23 +230,32 @@ row_half() {
     stop "$DEV"
 }
 
+# beside_greedy PROTOCOL ROUND: modest clients alone, then beside clients that are not.
+beside_greedy() {
+    local greedy
+    modest alone && py run "alone $2" "$WORK/alone.json"
+    "$QUORATE" bench --target "$1" --servers "$NODES" --keys "$KEYS" --quiet --json "$WORK/greedy.json" --workload get \
+        --connections 2 --pipeline 4096 --duration "$((SECS + 3))s" >/dev/null &
+    greedy=$!
+    sleep 1
+    modest beside && py run "beside the greedy $2" "$WORK/beside.json"
+    wait "$greedy" && py run "the greedy $2" "$WORK/greedy.json"
+}
+
 row_fair() {
     say "gets of 4 modest clients, 500 a second, alone and beside 2 that send as fast as they can, 4,096 at a time each"
     cluster
     load_keys
-    local round greedy ratios=()
+    local protocol round ratios
     modest() { get_load "$1" --connections 4 --rate 500; }
-    for ((round = 1; round <= ROUNDS; round++)); do
-        modest alone && py run "alone $round" "$WORK/alone.json"
-        "$QUORATE" bench --target native --servers "$NODES" --keys "$KEYS" --quiet --json "$WORK/greedy.json" --workload get \
-            --connections 2 --pipeline 4096 --duration "$((SECS + 3))s" >/dev/null &
-        greedy=$!
-        sleep 1
-        modest beside && py run "beside the greedy $round" "$WORK/beside.json"
-        wait "$greedy" && py run "the greedy $round" "$WORK/greedy.json"
-        ratios+=("$(py beside "$WORK/beside.json" "$WORK/alone.json")")
+    for protocol in native resp; do
+        ratios=()
+        for ((round = 1; round <= ROUNDS; round++)); do
+            beside_greedy "$protocol" "$round"
+            ratios+=("$(py beside "$WORK/beside.json" "$WORK/alone.json")")
+        done
+        py spread "p99.9 beside the greedy ($protocol) over p99.9 alone" "x" "${ratios[@]}"
     done
-    py spread "p99.9 beside them over p99.9 alone" "x" "${ratios[@]}"
     stop "$DEV"
 }
 
@@ -510,7 +584,7 @@ FAILED=0
 ROWS=(cpu throughput tail engine index written restart reads kill simulation)
 [[ $# == 0 || $* == all ]] || ROWS=("$@")
 for row in "${ROWS[@]}"; do
-    declare -F "row_$row" >/dev/null || { sed -n '2,17s/^# \{0,1\}//p' "$0" >&2 && exit 2; }
+    declare -F "row_$row" >/dev/null || { sed -n '2,18s/^# \{0,1\}//p' "$0" >&2 && exit 2; }
 done
 need python3 "apt-get install python3"
 cargo build -q --release -p quorate

@@ -116,7 +116,7 @@ impl Sealer {
             return Err(BadContext);
         }
         let (vector, beyond) = dots.split_at(vector_length);
-        let vector = VersionVector::from_entries(vector.iter().map(dot).collect()).ok_or(BadContext)?;
+        let vector = VersionVector::from_entries(vector.iter().map(dot)).ok_or(BadContext)?;
         let seen = Clock::from_parts(vector, beyond.iter().map(dot).collect()).ok_or(BadContext)?;
         Ok(Context { seen, version })
     }
@@ -161,7 +161,7 @@ mod tests {
     fn context(counters: &[u64], beyond: &[u64]) -> Context {
         let actor = |node: usize| Actor { node: node as u16, core: 1, incarnation: u64::MAX - node as u64 };
         let entries = counters.iter().enumerate().map(|(node, &counter)| Dot { actor: actor(node), counter });
-        let mut seen = Clock::from(VersionVector::from_entries(entries.collect()).unwrap());
+        let mut seen = Clock::from(VersionVector::from_entries(entries).unwrap());
         for &counter in beyond {
             seen.add(Dot { actor: actor(99), counter });
         }

@@ -176,6 +176,8 @@ pub struct Statistics {
     /// Entries that were taken out of clocks without a proof, because a clock had reached its limit: a replica that was away
     /// since before them may bring back what they had replaced.
     pub clock_entries_dropped: u64,
+    /// Objects of other cores that were refused: with what is here they fit no record.
+    pub unfit: u64,
     /// New actors taken after the first.
     pub actor_renewals: u64,
     /// Messages that made no sense.

@@ -74,6 +74,12 @@ pub enum Effect {
         /// What.
         damage: Damage,
     },
+    /// What another core sent of this key fits no record together with what is here, so it was refused: nothing is lost, but
+    /// they stay different until a client resolves the siblings. Its operator must know.
+    Unfit {
+        /// The key.
+        key: Key,
+    },
     /// Draw a new incarnation, store it durably, then call `handle_actor` with it.
     RenewActor,
 }

@@ -34,14 +34,19 @@ pub use session::{After, Session};
 /// The version of Redis whose protocol is spoken: clients choose their commands by it.
 pub const REDIS_VERSION: &str = "7.2.5";
 
+/// So many requests a client's connection may begin before others get their turn.
+pub const TURN: usize = 16;
+
 /// The bounds on one session.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct GatewayLimits {
     /// The most bytes in a value.
     pub value_bytes_max: usize,
-    /// Requests of one session that are worked on at a time; the others wait in line. Typical: 64. With values of their
-    /// largest size, this many may be held for a client at once.
+    /// Requests of one session that are worked on at a time, unless the core allows fewer; the others wait in line.
+    /// Typical: 64. With values of their largest size, this many may be held for a client at once.
     pub requests_max: usize,
+    /// Commands that are read before other clients have their turn. Typical: [`TURN`].
+    pub turn: usize,
     /// Commands of one session without their reply; no more are read then. Typical: 1024.
     pub commands_max: usize,
     /// Bytes of replies that wait for an earlier one; no more commands are read then. Typical: 1 MiB.
@@ -52,7 +57,7 @@ impl GatewayLimits {
     /// The typical limits, for values of at most so many bytes.
     #[must_use]
     pub fn for_values(value_bytes_max: usize) -> Self {
-        Self { value_bytes_max, requests_max: 64, commands_max: 1024, held_bytes_max: 1 << 20 }
+        Self { value_bytes_max, requests_max: 64, turn: TURN, commands_max: 1024, held_bytes_max: 1 << 20 }
     }
 
     pub(crate) fn command_limits(&self) -> CommandLimits {

@@ -19,6 +19,7 @@ use std::cell::RefCell;
 
 use ahash::AHashMap;
 use quorate_engine::versions::{Summary, Versions};
+use smallvec::smallvec;
 
 use crate::{
     object::{self, ArchivedObject, Outline, VersionHash, single_version},
@@ -82,7 +83,7 @@ impl ActorTable {
     #[must_use]
     pub fn outline(&self, summary: Summary) -> Option<Outline> {
         match self.dot(summary) {
-            Some(dot) => Some(Outline { clock: VersionVector::of(dot).into(), live: vec![dot] }),
+            Some(dot) => Some(Outline { clock: VersionVector::of(dot).into(), live: smallvec![dot] }),
             None => self.outlines.borrow().find(self.version(summary)).cloned(),
         }
     }

@@ -11,6 +11,7 @@ use std::{cmp::Ordering, fmt};
 
 use quorate_net::id::Endpoint;
 use rkyv::{Archive, Deserialize, Serialize};
+use smallvec::{SmallVec, smallvec};
 
 /// One incarnation of one core: who mints dots. See [`incarnation`].
 #[derive(Archive, Serialize, Deserialize, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -34,9 +35,12 @@ pub struct Dot {
     pub counter: u64,
 }
 
+/// Mostly one, which then needs no allocation.
+pub type Dots = SmallVec<[Dot; 1]>;
+
 /// For each actor the highest counter up to which all was seen. Sorted by actor, no counter is 0.
 #[derive(Archive, Serialize, Deserialize, Clone, PartialEq, Eq, Hash, Default)]
-pub struct VersionVector(Vec<Dot>);
+pub struct VersionVector(Dots);
 
 /// What has been seen of a key's past: all that a version vector claims, and single dots beyond it.
 ///
@@ -75,12 +79,13 @@ impl VersionVector {
     /// The vector that has seen `dot` and all before it.
     #[must_use]
     pub fn of(dot: Dot) -> Self {
-        Self(vec![dot])
+        Self(smallvec![dot])
     }
 
     /// The vector with these entries, or `None` when they are not sorted by actor, or repeat one, or hold a counter of 0.
     #[must_use]
-    pub fn from_entries(entries: Vec<Dot>) -> Option<Self> {
+    pub fn from_entries(entries: impl IntoIterator<Item = Dot>) -> Option<Self> {
+        let entries: Dots = entries.into_iter().collect();
         let sorted = entries.windows(2).all(|pair| pair[0].actor < pair[1].actor);
         (sorted && entries.iter().all(|entry| entry.counter > 0)).then_some(Self(entries))
     }
@@ -207,7 +212,7 @@ impl Clock {
 
     /// Forgets the entries and the dots that `keep` does not hold.
     pub fn retain(&mut self, keep: impl Fn(Dot) -> bool) {
-        self.vector.0.retain(|&entry| keep(entry));
+        self.vector.0.retain(|entry| keep(*entry));
         self.beyond.retain(|&dot| keep(dot));
     }
 

@@ -580,6 +580,7 @@ impl World {
             Effect::Damaged { log, damage } => {
                 self.note(None, || format!("core {at}: {} is damaged: {damage}", log.name()));
             }
+            Effect::Unfit { .. } => {}
             Effect::Refused(_) if self.nodes[self.node_of(at)].goes => {
                 self.note(None, || format!("core {at} is refused"));
             }

@@ -8,5 +8,6 @@ mod integration {
     mod planted;
     mod read_repair;
     mod seeds;
+    mod siblings;
     mod sloppy_quorum;
 }

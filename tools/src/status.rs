@@ -185,6 +185,14 @@ fn problems(nodes: &[Answered<Description>], data: &Comparison) -> Vec<String> {
             count(dropped, "entry was dropped", "entries were dropped")
         ));
     }
+    let unfit: u64 = nodes.iter().map(|node| total(node, "objects_unfit")).sum();
+    if unfit > 0 {
+        problems.push(format!(
+            "{} refused by replicas since their start, as no record holds it beside their own siblings: the nodes' logs name the \
+             key; get it, and put what its values come to with the context",
+            count(unfit, "object was", "objects were")
+        ));
+    }
     if !data.differing.is_empty() {
         problems.push(format!(
             "{} between primaries ({}): the nodes compare each once a minute; `quorate repair --wait` does it now",

@@ -4,6 +4,8 @@
 //!
 //! Not here: what is measured, and how (`examples/`, `benches/`, `engines/`).
 
+mod tail;
+
 use std::{io, path::Path, rc::Rc, time::Duration};
 
 use glommio::{LocalExecutorBuilder, Placement, task::JoinHandle};
@@ -12,6 +14,8 @@ use quorate_engine::{
     disk::dma::DmaDisk,
     versions::{Summary, Versions},
 };
+
+pub use tail::Tail;
 
 /// The first 8 bytes of a body are the number of its version, as a single-entry clock is in a node.
 #[derive(Clone, Copy, Debug)]

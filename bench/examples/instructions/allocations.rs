@@ -13,7 +13,7 @@ const OPERATIONS: u64 = 2_000;
 const GROWTH: u64 = 30;
 
 /// By a put: its object, the frames of three logs, what is under way, and what its replicas compare.
-const OF_A_PUT: u64 = 22;
+const OF_A_PUT: u64 = 10;
 
 /// Of that many, after as many have made room for what stays.
 fn allocations(cluster: &mut Cluster, request: impl Fn(u64) -> Request) -> u64 {

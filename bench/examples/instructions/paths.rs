@@ -2,7 +2,7 @@
 //!
 //! The rule: an operation is what a request does once the store runs, after everything that it needs was made.
 
-use std::hint::black_box;
+use std::{hint::black_box, time::Duration};
 
 use bytes::Bytes;
 use quorate_bare::FirstBytes;
@@ -17,7 +17,9 @@ use quorate_net::{
     resp::{CommandLimits, CommandParser, write_command},
 };
 use quorate_node::{
+    clock::Instant,
     object::{Object, Sibling},
+    recorder::{Kind, Recorder, Stage, Trace},
     version::{Actor, Dot},
 };
 
@@ -32,7 +34,7 @@ pub(crate) struct Path {
     pub(crate) run: fn(u64),
 }
 
-pub(crate) const PATHS: [Path; 10] = [
+pub(crate) const PATHS: [Path; 11] = [
     Path { name: "frame-encode", what: "a put of 1 KiB, to a frame", operations: (100, 5_100), run: encode },
     Path { name: "frame-decode", what: "a put of 1 KiB, from a frame", operations: (100, 5_100), run: decode },
     Path { name: "resp-get", what: "GET, parsed", operations: (100, 10_100), run: resp_get },
@@ -45,6 +47,7 @@ pub(crate) const PATHS: [Path; 10] = [
         operations: (100, 5_100),
         run: reconcile,
     },
+    Path { name: "record", what: "a get that the flight recorder takes in", operations: (10_000, 60_000), run: record },
     Path { name: "core-get", what: "a get by three cores, N3 R2, in RAM", operations: (100, 600), run: core_get },
     Path {
         name: "core-put",
@@ -128,6 +131,22 @@ fn reconcile(operations: u64) {
     for _ in 0..operations {
         black_box(black_box(&mine).reconcile(black_box(&newer)));
     }
+}
+
+/// 20,000 a second, of 200 µs each; one in a hundred took twice as long.
+fn record(operations: u64) {
+    let peer = Endpoint::new(NodeId(2), CoreId(0));
+    let mut recorder = Recorder::new(Instant(0), Duration::from_millis(10));
+    for number in 0..operations {
+        let key = quorate_bare::key(number * 7919 % 20_000);
+        let begun = Instant(number * 50_000);
+        let mut trace = Trace::new(begun);
+        trace.mark(begun + Duration::from_micros(10), Stage::Queue);
+        trace.mark(begun + Duration::from_micros(150), Stage::Peer(peer));
+        let took = Duration::from_micros(if number % 100 == 0 { 400 } else { 200 });
+        recorder.record(begun + took, Kind::Get, black_box(&trace), Some((1, &key)), false);
+    }
+    black_box(recorder.latencies(Kind::Get));
 }
 
 /// Keys that gets and puts go to in turn.

@@ -22,6 +22,7 @@ use crate::{
     },
     effect::Effect,
     object::{Object, Sibling, VersionHash},
+    quorum::Few,
     recorder::{Kind, Stage},
     version::{Clock, Dot},
 };
@@ -255,7 +256,7 @@ impl<D: Disk> Core<D> {
             body,
         };
         let up = voters.iter().filter(|voter| voter.endpoint != me && !unreachable.contains(&voter.endpoint));
-        let sends: Vec<_> = up.map(|voter| (voter.endpoint, None)).collect();
+        let sends: Few<_> = up.map(|voter| (voter.endpoint, None)).collect();
         let operation = self.begin(now, job.call.deadline, super::Underway::Put(Box::new(put)));
         self.send_put(now, operation, sends, out);
         if let Some(sequence) = pending {
@@ -264,7 +265,7 @@ impl<D: Disk> Core<D> {
         self.put_progress(now, operation, out);
     }
 
-    fn send_put(&mut self, now: Now, operation: u64, to: Vec<(Endpoint, Option<NodeId>)>, out: &mut Vec<Effect>) {
+    fn send_put(&mut self, now: Now, operation: u64, to: Few<(Endpoint, Option<NodeId>)>, out: &mut Vec<Effect>) {
         let Some(super::Underway::Put(put)) = self.operations.get(&operation) else { return };
         for (to, hint_for) in to {
             let replicate = Replicate {

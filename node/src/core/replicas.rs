@@ -336,7 +336,13 @@ impl<D: Disk> Core<D> {
             }
             Ok(None) => ReplicaOutcome::Durable,
             Ok(Some(_)) => ReplicaOutcome::Buffered,
-            Err(error) => refusal_of(error),
+            Err(error) => {
+                if matches!(error, AppendError::TooLarge) {
+                    self.statistics.unfit += 1;
+                    out.push(Effect::Unfit { key: Key::from_encoded(key).expect("checked by refusal") });
+                }
+                refusal_of(error)
+            }
         };
         self.tell_outcome(now, sender, told, out);
         None

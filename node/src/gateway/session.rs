@@ -55,6 +55,8 @@ pub(super) struct Plan {
 /// Commands in the order that they were read, from the first that has no reply yet.
 struct Line {
     limits: GatewayLimits,
+    /// Requests that may be under way at present.
+    requests_max: usize,
     places: VecDeque<Place>,
     /// The number of the first place.
     first: u64,
@@ -78,15 +80,28 @@ impl Session {
     /// The session of a client that has just connected.
     #[must_use]
     pub fn new(origin: Origin, limits: GatewayLimits) -> Self {
-        let line =
-            Line { limits, places: VecDeque::new(), first: 0, in_flight: 0, unsent: VecDeque::new(), held_bytes: 0 };
+        let line = Line {
+            limits,
+            requests_max: limits.requests_max,
+            places: VecDeque::new(),
+            first: 0,
+            in_flight: 0,
+            unsent: VecDeque::new(),
+            held_bytes: 0,
+        };
         Self { parser: CommandParser::new(limits.command_limits()), client: Client::new(origin), line, paused: false }
     }
 
-    /// Handles all complete commands at the front of `input`. Replies that are ready are appended to `out`; what is to
-    /// be asked is appended to `asks`, in order.
+    /// From now on so many requests may be under way at a time, at least one; never more than the limit.
+    pub fn allow(&mut self, requests: usize) {
+        self.line.requests_max = requests.clamp(1, self.line.limits.requests_max);
+    }
+
+    /// Handles the complete commands at the front of `input`, for one turn. Replies that are ready are appended to `out`;
+    /// what is to be asked is appended to `asks`, in order.
     pub fn receive(&mut self, input: &[u8], node: &dyn NodeView, asks: &mut Vec<Ask>, out: &mut Vec<u8>) -> Taken {
         let mut consumed = 0;
+        let mut left = self.line.limits.turn;
         loop {
             if self.client.closing {
                 // What follows a QUIT is not looked at any more.
@@ -96,6 +111,10 @@ impl Session {
                 self.paused = true;
                 return Taken { consumed, next: Next::Pause };
             }
+            if left == 0 {
+                return Taken { consumed, next: Next::Yield };
+            }
+            left -= 1;
             match self.parser.parse(&input[consumed..]) {
                 Ok(Some(command)) => {
                     consumed += command.consumed();
@@ -250,7 +269,7 @@ impl Line {
 
     /// Lets requests go while there is room for them.
     fn send(&mut self, asks: &mut Vec<Ask>) {
-        while self.in_flight < self.limits.requests_max
+        while self.in_flight < self.requests_max
             && let Some(ask) = self.unsent.pop_front()
         {
             self.in_flight += 1;
@@ -313,7 +332,7 @@ impl Line {
     /// Enough is done to read again: half of what makes it busy, so that reading does not stop and go at each reply.
     fn has_room(&self) -> bool {
         self.unsent.is_empty()
-            && self.in_flight <= self.limits.requests_max / 2
+            && self.in_flight <= self.requests_max / 2
             && self.places.len() <= self.limits.commands_max / 2
             && self.held_bytes <= self.limits.held_bytes_max / 2
     }

@@ -87,7 +87,7 @@ struct Harness {
 }
 
 fn limits() -> GatewayLimits {
-    GatewayLimits { value_bytes_max: 100, requests_max: 4, commands_max: 16, held_bytes_max: 10_000 }
+    GatewayLimits { value_bytes_max: 100, requests_max: 4, turn: 8, commands_max: 16, held_bytes_max: 10_000 }
 }
 
 impl Harness {
@@ -110,8 +110,18 @@ impl Harness {
         }
     }
 
+    /// As many turns as it takes.
     fn feed(&mut self, bytes: &[u8]) -> Next {
         self.input.extend_from_slice(bytes);
+        loop {
+            let next = self.turn();
+            if next != Next::Yield || self.input.is_empty() {
+                return next;
+            }
+        }
+    }
+
+    fn turn(&mut self) -> Next {
         let Taken { consumed, next } = self.session.receive(&self.input, &self.node, &mut self.asks, &mut self.out);
         self.input.drain(..consumed);
         next

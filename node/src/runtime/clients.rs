@@ -17,14 +17,10 @@ use quorate_net::{
     transport::{Closed, Connection, Handler, Next, SendError, Taken},
 };
 
-use super::{
-    shares::{Share, TURN},
-    shell::Shell,
-    view::View,
-};
+use super::{shares::Share, shell::Shell, view::View};
 use crate::{
     clock::Instant,
-    gateway::{After, Ask, Origin, Session, Task, Ticket},
+    gateway::{After, Ask, Origin, Session, TURN, Task, Ticket},
     membership::state::Change,
 };
 
@@ -88,6 +84,7 @@ pub(super) struct RespConnection {
     view: Rc<View>,
     connection: Connection,
     session: RefCell<Session>,
+    share: Share,
     /// Asked by the session, not yet by the machine.
     asks: RefCell<VecDeque<Ask>>,
     /// An answer may come while the request is being asked: the next one then waits for this loop, not for a deeper one.
@@ -104,6 +101,7 @@ impl RespConnection {
             view: view.clone(),
             connection: connection.clone(),
             session: RefCell::new(Session::new(origin, view.gateway_limits())),
+            share: Share::new(shell.shares()),
             asks: RefCell::default(),
             asking: Cell::new(false),
             arrived: Cell::new(shell.instant()),
@@ -117,9 +115,11 @@ impl RespConnection {
         let mut asks = Vec::new();
         let mut taken = Taken { consumed: 0, next: Next::Close };
         let sent = self.connection.send(|out| {
-            let before = self.session.borrow().commands();
-            taken = self.session.borrow_mut().receive(input, &*self.view, &mut asks, out);
-            self.view.count_commands(self.session.borrow().commands() - before);
+            let mut session = self.session.borrow_mut();
+            let before = session.commands();
+            session.allow(self.share.most());
+            taken = session.receive(input, &*self.view, &mut asks, out);
+            self.view.count_commands(session.commands() - before);
         });
         match sent {
             Ok(()) => self.ask(asks),
@@ -146,8 +146,13 @@ impl RespConnection {
 
     fn request(self: &Rc<Self>, ticket: Ticket, operation: Operation) {
         let resp = self.clone();
+        self.share.begin();
         let answered = move |reply: Reply| {
-            resp.hand_in(|session, asks, out| session.answered(ticket, reply.outcome, asks, out));
+            resp.share.end();
+            resp.hand_in(|session, asks, out| {
+                session.allow(resp.share.most());
+                session.answered(ticket, reply.outcome, asks, out)
+            });
         };
         self.shell.request(self.arrived.get(), request_for(operation), Box::new(answered));
     }

@@ -1,15 +1,12 @@
 //! Fair shares: how many requests each client's connection may have under way on this core.
 //!
 //! The rule: the connections that have something under way share evenly what the core works on at once, and they take
-//! turns. One that sends more than its share is not read from until enough of it was answered, and after a turn all the
-//! others come first. So nobody waits long behind a client that sends without end.
+//! turns. One that sends more than its share is not read from until enough of it was answered, and after a turn
+//! ([`crate::gateway::TURN`]) all the others come first. So nobody waits long behind a client that sends without end.
 //!
 //! Not here: the reading (`clients`), the bound on all requests of a core (`core`).
 
 use std::{cell::Cell, rc::Rc};
-
-/// So many requests a connection may begin before others get their turn.
-pub(super) const TURN: usize = 16;
 
 /// So many requests of clients are under way together, unless the least share makes it more. It is enough to keep a core
 /// and its disk busy; more would only wait.
@@ -67,7 +64,8 @@ impl Share {
         self.underway.get() <= self.most() / 2
     }
 
-    fn most(&self) -> usize {
+    /// So much may be under way on the connection.
+    pub(super) fn most(&self) -> usize {
         (TOGETHER / self.shares.busy.get().max(1)).max(SHARE_MIN)
     }
 }

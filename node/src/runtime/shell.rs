@@ -285,6 +285,12 @@ impl Shell {
             Effect::MembersChanged => self.follow_peers(None),
             Effect::Refused(refusal) => say!("core {}: {refusal}", self.me),
             Effect::Damaged { log, damage } => say!("core {}: {} is damaged: {damage}", self.me, log.name()),
+            Effect::Unfit { key } => say!(
+                "core {}: the siblings of \"{}\" here and on other nodes fit no record together: get it, and put what they come to \
+                 with the context",
+                self.me,
+                key.name().escape_ascii()
+            ),
             Effect::RenewActor => {
                 let shell = self.clone();
                 let store = self.objects();

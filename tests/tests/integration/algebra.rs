@@ -208,7 +208,7 @@ impl Universe {
         assert_eq!(self.actors.version(summary), object.version());
         assert_eq!(self.actors.has_value(summary), object.has_value());
         if let Some(outline) = self.actors.outline(summary) {
-            let live: Vec<_> = object.siblings.iter().map(|sibling| sibling.dot).collect();
+            let live = object.siblings.iter().map(|sibling| sibling.dot).collect();
             assert_eq!((outline.clock, outline.live), (object.clock.clone(), live));
         }
     }
@@ -299,7 +299,7 @@ fn the_papers_figure_3() {
             .after_write(context, Sibling { dot, timestamp_ms: 0, token: None, value: Some(Bytes::from_static(b"D")) })
     };
     let vector = |entries: &[(Actor, u64)]| {
-        let entries = entries.iter().map(|&(actor, counter)| Dot { actor, counter }).collect();
+        let entries = entries.iter().map(|&(actor, counter)| Dot { actor, counter });
         Clock::from(VersionVector::from_entries(entries).unwrap())
     };
     let d1 = write(&Object::default(), x, 1, &Clock::new());

@@ -31,7 +31,7 @@ pub(crate) const VALUE_MAX: usize = 256 << 10;
 const SETTLED_AFTER: Duration = Duration::from_secs(2);
 
 /// Replicas may be compared with each other only once a minute.
-const SETTLING_MAX: Duration = Duration::from_secs(180);
+pub(crate) const SETTLING_MAX: Duration = Duration::from_secs(180);
 
 /// Nodes of one cluster at most: each has that many addresses.
 const NODES_MAX: u32 = 5;

@@ -44,6 +44,35 @@ fn a_pipeline_without_end_is_held_back() {
     assert_eq!((harness.session.unanswered(), harness.input.len()), (0, 0));
 }
 
+/// Who sends without end leaves others their turn, and what the core allows is shared with them.
+#[test]
+fn a_turn_ends_and_a_share_shrinks() {
+    let mut harness = Harness::new();
+    harness.input = b"PING\r\n".repeat(20);
+    assert_eq!(harness.turn(), Next::Yield);
+    assert_eq!(harness.out, b"+PONG\r\n".repeat(limits().turn));
+    assert!(matches!(harness.feed(b""), Next::Read { .. }));
+    harness.session.allow(2);
+    assert_eq!(harness.feed(&b"GET k\r\n".repeat(10)), Next::Pause);
+    assert_eq!(harness.asks.len(), 2);
+    harness.session.allow(100);
+    let outcome = || Outcome::Values { context: Bytes::new(), values: [].into_iter().collect(), sloppy: false };
+    harness.answer(0, outcome());
+    harness.answer(0, outcome());
+    assert!(harness.asks.len() <= limits().requests_max);
+    harness.session.allow(0);
+    harness.feed(b"");
+    while !harness.asks.is_empty() {
+        assert!(harness.asks.len() <= limits().requests_max);
+        harness.answer(0, outcome());
+        harness.feed(b"");
+    }
+    assert_eq!(harness.out.len(), 20 * b"+PONG\r\n".len() + 10 * b"$-1\r\n".len());
+    // The end of a turn does not hide the end of the session.
+    harness.input = [b"PING\r\n".repeat(limits().turn - 1), b"QUIT\r\n".to_vec()].concat();
+    assert_eq!(harness.turn(), Next::Close);
+}
+
 #[test]
 fn one_command_of_many_keys_is_asked_in_parts() {
     let mut harness = Harness::new();

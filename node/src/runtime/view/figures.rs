@@ -161,6 +161,7 @@ fn forgetting<D: Disk>(core: &Core<D>, now: Now) -> Figures {
         ("tombstones_dropped", core.statistics().tombstones_dropped),
         ("clocks_shortened", core.statistics().clocks_shortened),
         ("clock_entries_dropped", core.statistics().clock_entries_dropped),
+        ("objects_unfit", core.statistics().unfit),
         ("forgetting_proven", counted.proven),
         ("forgetting_asked", counted.asked),
         ("forgetting_not_ready", counted.not_ready),
