@@ -33,10 +33,6 @@ mod top;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use mimalloc::MiMalloc;
-
-#[global_allocator]
-static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// An always-writable, leaderless key-value store in the line of Amazon's Dynamo.
 #[derive(Parser)]
