@@ -204,8 +204,10 @@ row_scaling() {
         known=() all=()
         for ((round = 1; round <= ROUNDS; round++)); do
             get_load known --dir "$WORK/cluster" && py run "$cores cores, known $round" "$WORK/known.json"
-            bench any --target resp --workload get --duration "${SECS}s" --dir "$WORK/cluster" &&
-                py run "$cores cores, any $round" "$WORK/any.json"
+            # Their commands go to the port that all cores share.
+            quiet "quorate bench (any)" "$QUORATE" bench --target resp --servers "$NODES" --keys "$KEYS" --quiet \
+                --json "$WORK/any.json" --workload get --duration "${SECS}s" --dir "$WORK/cluster"
+            py run "$cores cores, any $round" "$WORK/any.json"
             known+=("$(py cpu "$WORK/known.json")") all+=("$(py cpu "$WORK/any.json")")
         done
         py spread "$cores cores, to the owner" "us" "${known[@]}"
