@@ -37,7 +37,7 @@ fn address(node: u8) -> Ipv4Addr {
 fn config(directory: &Path, node: u8) -> Config {
     let mut text = format!(
         "[node]\nid = {node}\ndata = \"node-{node}\"\n\
-         [cluster]\nname = \"criterion\"\nsecret = \"of a benchmark\"\npartitions = 64\n\
+         [cluster]\nname = \"criterion\"\nsecret = \"the secret of a benchmark\"\npartitions = 64\n\
          replicas = 3\nread_quorum = 2\nwrite_quorum = 2\n"
     );
     for node in 1..=NODES {
