@@ -18,9 +18,6 @@ use crate::{
 };
 use std::{cell::Cell, collections::VecDeque, rc::Rc};
 
-/// The first room that a frame gets; it doubles when more comes before the frame is written.
-const FIRST_ROOM: usize = 4 * BLOCK;
-
 /// A frame on its way to the disk.
 pub(crate) struct Frame<D: Disk> {
     pub(crate) segment: Rc<Segment<D>>,
@@ -49,6 +46,8 @@ pub(crate) struct Log<D: Disk> {
     /// Where the open frame, or the next, begins.
     offset: u32,
     open: Option<Open<D::Buffer>>,
+    /// The room that a frame gets first: what the last one took. It doubles when more comes before the frame is written.
+    room: usize,
     closed: VecDeque<Rc<Frame<D>>>,
     writing: VecDeque<Rc<Frame<D>>>,
     next_number: u64,
@@ -81,6 +80,7 @@ impl<D: Disk> Log<D> {
             segment,
             offset: START,
             open: None,
+            room: BLOCK,
             closed: VecDeque::new(),
             writing: VecDeque::new(),
             next_number,
@@ -119,14 +119,12 @@ impl<D: Disk> Log<D> {
             self.close(head.sequence - 1);
         }
         let needed = frame::HEADER + length;
-        let disk = &self.disk;
-        let open = self.open.get_or_insert_with(|| {
-            let room = needed.next_multiple_of(BLOCK).max(FIRST_ROOM);
-            Open { buffer: disk.buffer(room), used: frame::HEADER, records: 0 }
-        });
+        let room = needed.next_multiple_of(BLOCK).max(self.room);
+        let first = || Open { buffer: self.disk.buffer(room), used: frame::HEADER, records: 0 };
+        let open = self.open.get_or_insert_with(first);
         if open.used + length > open.buffer.len() {
             let room = (open.used + length).next_power_of_two();
-            let mut larger = disk.buffer(room.next_multiple_of(BLOCK));
+            let mut larger = self.disk.buffer(room.next_multiple_of(BLOCK));
             larger[..open.used].copy_from_slice(&open.buffer[..open.used]);
             open.buffer = larger;
         }
@@ -161,6 +159,7 @@ impl<D: Disk> Log<D> {
         };
         header.write(&mut open.buffer, self.segment.salt);
         open.buffer.truncate(header.frame_length());
+        self.room = header.frame_length();
         self.next_number += 1;
         self.idle_sealed = open.records == 0 && header.durable_upto + 1 == header.number;
         self.closed.push_back(Rc::new(Frame {

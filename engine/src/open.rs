@@ -289,6 +289,7 @@ pub(crate) async fn open<D: Disk>(
         work: Signal::default(),
         progress: Signal::default(),
         segments: Signal::default(),
+        over: Signal::default(),
         checkpoints_unread: Cell::default(),
         idle: Cell::default(),
         background: Rc::default(),

@@ -7,7 +7,8 @@
 //! A pass goes segment by segment, in order of offset, in reads of at most 128 KiB, one at a time, with rests between.
 //! Which places are live is listed once for each segment, by a walk over the index in slices.
 //!
-//! Who opens the store may have passes made one after the other, at a rate ([`run`]); the checkpoints are read after each.
+//! Who opens the store may have passes made one after the other, at a rate, one a second at most ([`run`]); the checkpoints are
+//! read after each.
 //!
 //! Not here: repair (`node`, told by [`Store::damage`]).
 
@@ -28,6 +29,9 @@ use std::{collections::VecDeque, rc::Rc, time::Duration};
 /// So many entries of the index are looked at in one slice.
 const LIST_SLICE: usize = 4096;
 
+/// A pass that [`run`] makes takes so long at least.
+const PASS_MIN: Duration = Duration::from_secs(1);
+
 /// How far a pass has come. It may be kept and used after the store was opened anew.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Hash)]
 pub struct ScrubPosition {
@@ -46,11 +50,9 @@ pub(crate) struct Listing {
 
 /// One pass after the other, until the store is closed.
 pub(crate) async fn run<D: Disk>(shared: Rc<Shared<D>>) {
-    // Closing waits for this at the most.
-    const NAP_MAX: Duration = Duration::from_millis(50);
     let rate = shared.config.scrub_bytes_per_second;
-    let (disk, store) = (shared.disk.clone(), Store { shared: shared.clone() });
-    let mut at = ScrubPosition::default();
+    let store = Store { shared: shared.clone() };
+    let (mut at, mut begun) = (ScrubPosition::default(), shared.disk.now());
     let mut pass = None;
     while !shared.is_over() {
         let slots = shared.state.borrow().space.slots.len() as u64;
@@ -58,19 +60,19 @@ pub(crate) async fn run<D: Disk>(shared: Rc<Shared<D>>) {
         let before = shared.counters.scrub_read_bytes.get();
         let next = store.scrub_step(at, 1).await;
         at = next.unwrap_or_default();
-        if next.is_none() {
-            checkpoint::scrub(&shared);
-            pass = None;
-        }
-        count(&shared.counters.scrub_passes, u64::from(next.is_none()));
         // A step that found nothing to read rests, too.
         let bytes = (shared.counters.scrub_read_bytes.get() - before).max(BACKGROUND_CHUNK as u64);
-        let mut rest = Duration::from_secs_f64(bytes as f64 / rate as f64) * shared.chores.stretch(Chore::Scrub);
-        while !rest.is_zero() && !shared.is_over() {
-            let nap = rest.min(NAP_MAX);
-            disk.sleep(nap).await;
-            rest -= nap;
+        let rest = Duration::from_secs_f64(bytes as f64 / rate as f64) * shared.chores.stretch(Chore::Scrub);
+        if next.is_some() {
+            shared.rest(rest).await;
+            continue;
         }
+        checkpoint::scrub(&shared);
+        pass = None;
+        count(&shared.counters.scrub_passes, 1);
+        // A store with next to nothing in it is not read without end.
+        shared.rest(rest.max((begun + PASS_MIN).saturating_sub(shared.disk.now()))).await;
+        begun = shared.disk.now();
     }
 }
 

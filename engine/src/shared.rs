@@ -8,11 +8,13 @@ use crate::{
     cache::Cache, chore::Chores, config::Config, disk::Disk, index::Index, log::Log, scrub::Listing, signal::Signal,
     space::Space, statistics::Counters, store::AppendError, versions::Versions,
 };
+use futures_lite::future;
 use std::{
     cell::{Cell, RefCell},
     collections::VecDeque,
     fmt,
     rc::Rc,
+    time::Duration,
 };
 
 /// Damage that is not asked for is forgotten beyond this many entries, but for the count.
@@ -107,6 +109,8 @@ pub(crate) struct Shared<D: Disk> {
     pub(crate) progress: Signal,
     /// A segment was taken, sealed or given back.
     pub(crate) segments: Signal,
+    /// Background tasks are to end.
+    pub(crate) over: Signal,
     /// The scrub has come round, so the checkpoints are to be read.
     pub(crate) checkpoints_unread: Cell<bool>,
     /// Nothing was appended for a while.
@@ -179,6 +183,15 @@ impl<D: Disk> Shared<D> {
         self.work.notify();
         self.progress.notify();
         self.segments.notify();
+        self.over.notify();
+    }
+
+    /// Waits for `duration`, or until background tasks are to end.
+    pub(crate) async fn rest(&self, duration: Duration) {
+        if !self.is_over() {
+            let seen = self.over.count();
+            future::or(self.disk.sleep(duration), self.over.after(seen)).await;
+        }
     }
 
     /// Makes room in the log for a record of `length` bytes.
