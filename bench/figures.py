@@ -222,6 +222,13 @@ def numbers(addresses):
     return every
 
 
+def failures(label, path):
+    """Says of what failed in a run, if something did."""
+    report = load(path)
+    if report["failed"]:
+        print(f"  {label}: {report['failed']} failed: {report['errors']}")
+
+
 def has(address, field):
     sys.exit(field not in numbers([address])[0])
 
@@ -352,6 +359,8 @@ def main():
             print(cpu(*rest))
         case "run":
             run(*rest)
+        case "failures":
+            failures(*rest)
         case "spread":
             spread(rest[0], rest[1], rest[2:])
         case "stages":

@@ -67,22 +67,18 @@ bench() {
     shift
     quiet "quorate bench ($name)" "$QUORATE" bench --target native --servers "$NODES" --keys "$KEYS" --quiet \
         --json "$WORK/$name.json" "$@"
+    py failures "$name" "$WORK/$name.json"
 }
 
 put_load() { bench "$1" --workload put --durability durable --duration "${SECS}s" "${@:2}"; }
 get_load() { bench "$1" --workload get --duration "${SECS}s" "${@:2}"; }
 load_keys() { bench load --workload load --pipeline 8 "$@"; }
 
-# cluster [NODES [LINE...]]: a new cluster in $WORK/cluster, with these lines at the end of each configuration.
+# cluster [NODES [LINE...]]: a new cluster in $WORK/cluster, with these lines in each configuration.
 cluster() {
-    local nodes=${1:-3} config
     rm -rf "$WORK/cluster"
-    dev --nodes "$nodes" --cores 1 --address "$NET.1"
-    if (($# > 1)); then
-        stop "$DEV"
-        for config in "$WORK"/cluster/node-*/config.toml; do printf '%s\n' "${@:2}" >>"$config"; done
-        dev
-    fi
+    printf '%s\n' "${@:2}" >"$WORK/tune.toml"
+    dev --nodes "${1:-3}" --cores 1 --address "$NET.1" --tune "$WORK/tune.toml"
 }
 
 dev() {
@@ -230,6 +226,24 @@ row_half() {
         py spread "$kind, p99.9 over p50" "x" "${ratios[@]}"
     done
     stop "$DEV"
+    command -v redis-server >/dev/null || return 0
+    echo "  One redis-server beside it, under the same generator: what the machine does to a get that nobody replicates."
+    local redis
+    redis-server --bind "$NET.9" --port 7400 --protected-mode no --save '' --dir "$WORK" >"$WORK/redis.log" 2>&1 &
+    redis=$!
+    patiently bash -c "exec 3<>/dev/tcp/$NET.9/7400"
+    from_redis() {
+        quiet "quorate bench (redis, $1)" "$QUORATE" bench --target resp --servers "$NET.9:7400" --keys "$KEYS" --quiet \
+            --json "$WORK/$1.json" --workload "${@:2}"
+    }
+    from_redis loaded load --pipeline 8
+    from_redis full get --duration "${SECS}s" && rate=$(py part-of-rate "$WORK/full.json" 0.5) && ratios=()
+    for ((round = 1; round <= ROUNDS; round++)); do
+        from_redis half get --duration "${SECS}s" --rate "$rate" && py run "redis get $round, $rate/s" "$WORK/half.json"
+        ratios+=("$(py tail "$WORK/half.json")")
+    done
+    py spread "redis get, p99.9 over p50" "x" "${ratios[@]}"
+    kill "$redis" && wait "$redis"
 }
 
 # beside_greedy PROTOCOL ROUND: modest clients alone, then beside clients that are not.
@@ -262,24 +276,29 @@ row_fair() {
 }
 
 row_compaction() {
-    local seconds=$((30 * SECS))
-    say "a log that is 80 % full, zipfian overwrites for $seconds s: written <= 2.5 x, p99.9 <= 1.5 x of a log with room"
-    local load=(--workload put --durability durable --distribution zipfian --rate 1000)
-    cluster
-    load_keys
-    bench room "${load[@]}" --duration "$((3 * SECS))s" && py run "with room" "$WORK/room.json"
+    local seconds=$((30 * SECS)) rate
+    say "a log that is 80 % full, zipfian overwrites at half of saturation for $seconds s: written <= 2.5 x, p99.9 <= 1.5 x of the same log where next to nothing is compacted"
+    local load=(--workload put --durability durable --distribution zipfian)
+    # So many that the segments that are kept free are a small part. About 1,300 bytes each.
+    local KEYS=$((3 * KEYS))
+    local segments=$((KEYS * 1300 * 10 / 8 / (4 << 20) + 1))
+    small() {
+        cluster 3 '[limits]' 'value = "256KiB"' 'object = "1MiB"' '[store]' 'segment = "4MiB"' "capacity = \"$((4 * segments))MiB\""
+        load_keys
+        # Until all segments are in use, zeroing them ahead is what is written.
+        bench warm "${load[@]}" --duration "$((6 * SECS))s"
+    }
+    KEYS=$((KEYS / 5)) small
+    KEYS=$((KEYS / 5)) bench most "${load[@]}" --duration "${SECS}s" && py run "16 % full, saturated" "$WORK/most.json"
+    rate=$(py part-of-rate "$WORK/most.json" 0.5)
+    KEYS=$((KEYS / 5)) bench room "${load[@]}" --rate "$rate" --duration "$((3 * SECS))s" && py run "16 % full, $rate/s" "$WORK/room.json"
     stop "$DEV"
-    # About 1,300 bytes each.
-    local segments=$((KEYS * 1300 * 10 / 8 / (8 << 20) + 1))
-    cluster 3 '[limits]' 'value = "256KiB"' 'object = "1MiB"' '[store]' 'segment = "8MiB"' "capacity = \"$((8 * segments))MiB\""
-    load_keys
-    # Until all segments are in use, zeroing them ahead is what is written.
-    bench warm "${load[@]}" --duration "$((6 * SECS))s"
+    small
     info >"$WORK/before.json"
-    bench full "${load[@]}" --duration "${seconds}s" && py run "80 % full" "$WORK/full.json"
+    bench full "${load[@]}" --rate "$rate" --duration "${seconds}s" && py run "80 % full, $rate/s" "$WORK/full.json"
     info >"$WORK/after.json"
     py written "80 % full" "$WORK/before.json" "$WORK/after.json" 3
-    py spread "p99.9 over that with room" "x" "$(py beside "$WORK/full.json" "$WORK/room.json")"
+    py spread "p99.9 over that of the other" "x" "$(py beside "$WORK/full.json" "$WORK/room.json")"
     stop "$DEV"
 }
 

@@ -1,7 +1,8 @@
 //! The committer: writes the log's frames, several at a time, as soon as there is something to write.
 //!
 //! The rule: no timer and no minimum: a lane that is free takes all that waits. While all lanes are busy the next frame
-//! fills, so groups grow with the load by themselves. The first error ends all lanes for good.
+//! fills, so groups grow with the load by themselves. Only while segments are short a lane rests first. The first error ends all
+//! lanes for good.
 //!
 //! Not here: what a frame is (`frame`), in what order frames count (`log`).
 
@@ -19,6 +20,10 @@ use std::rc::Rc;
 pub(crate) async fn lane<D: Disk>(shared: Rc<Shared<D>>) {
     loop {
         let seen = shared.work.count();
+        let rest = shared.rest_of_log();
+        if !rest.is_zero() && shared.state.borrow().log.has_work() {
+            shared.rest(rest).await;
+        }
         let frame = {
             let state = &mut *shared.state.borrow_mut();
             if shared.has_failed() { None } else { state.log.take(state.last_sequence) }

@@ -49,6 +49,8 @@ pub struct Config {
     pub full_retry: Duration,
     /// The scrub reads all that is live again and again, so many bytes a second. 0: only who calls `Store::scrub_step` does.
     pub scrub_bytes_per_second: u64,
+    /// And each time takes as long as this at least, so that a store with next to nothing in it is not read without end.
+    pub scrub_pass_min: Duration,
 }
 
 impl Config {
@@ -75,6 +77,7 @@ impl Config {
             dead_percent_idle: 30,
             full_retry: Duration::from_millis(250),
             scrub_bytes_per_second: 0,
+            scrub_pass_min: Duration::from_secs(1),
         }
     }
 

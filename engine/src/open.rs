@@ -89,15 +89,17 @@ async fn identify<D: Disk>(disk: &D, config: &mut Config, files: &[(String, u64)
         return Ok(true);
     };
     let stored = Identity::read(&stored).ok_or(OpenError::Unidentified)?;
-    for (what, stored, wanted) in
-        [("partitions", stored.partitions.into(), config.partitions.into()), ("hash seed", stored.seed, config.seed)]
-    {
+    // What is allowed is reckoned in segments, and the largest object must fit one.
+    for (what, stored, wanted) in [
+        ("partitions", stored.partitions.into(), config.partitions.into()),
+        ("hash seed", stored.seed, config.seed),
+        ("a segment size in bytes of", stored.segment_bytes.into(), config.segment_bytes.into()),
+    ] {
         if stored != wanted {
             return Err(OpenError::Mismatch { what, stored, wanted });
         }
     }
     config.store = stored.store;
-    config.segment_bytes = stored.segment_bytes;
     Ok(false)
 }
 

@@ -7,8 +7,7 @@
 //! A pass goes segment by segment, in order of offset, in reads of at most 128 KiB, one at a time, with rests between.
 //! Which places are live is listed once for each segment, by a walk over the index in slices.
 //!
-//! Who opens the store may have passes made one after the other, at a rate, one a second at most ([`run`]); the checkpoints are
-//! read after each.
+//! Who opens the store may have passes made one after the other, at a rate ([`run`]); the checkpoints are read after each.
 //!
 //! Not here: repair (`node`, told by [`Store::damage`]).
 
@@ -28,9 +27,6 @@ use std::{collections::VecDeque, rc::Rc, time::Duration};
 
 /// So many entries of the index are looked at in one slice.
 const LIST_SLICE: usize = 4096;
-
-/// A pass that [`run`] makes takes so long at least.
-const PASS_MIN: Duration = Duration::from_secs(1);
 
 /// How far a pass has come. It may be kept and used after the store was opened anew.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Hash)]
@@ -70,8 +66,8 @@ pub(crate) async fn run<D: Disk>(shared: Rc<Shared<D>>) {
         checkpoint::scrub(&shared);
         pass = None;
         count(&shared.counters.scrub_passes, 1);
-        // A store with next to nothing in it is not read without end.
-        shared.rest(rest.max((begun + PASS_MIN).saturating_sub(shared.disk.now()))).await;
+        let next_pass = begun + shared.config.scrub_pass_min;
+        shared.rest(rest.max(next_pass.saturating_sub(shared.disk.now()))).await;
         begun = shared.disk.now();
     }
 }

@@ -194,6 +194,20 @@ impl<D: Disk> Shared<D> {
         }
     }
 
+    /// How long the log rests before a commit: while segments are short puts slow down, the more so the fewer are left, and do
+    /// not stop dead when none is.
+    pub(crate) fn rest_of_log(&self) -> Duration {
+        const LEAST: Duration = Duration::from_micros(500);
+        let space = &self.state.borrow().space;
+        // One less is nothing but the compactor's turn.
+        let lacking = self.config.free_wanted().saturating_sub(space.free_count() + 1);
+        let lacking = lacking.max(usize::from(space.ready.is_empty()));
+        match lacking {
+            0 => Duration::ZERO,
+            lacking => LEAST * 4u32.pow(lacking.min(4) as u32 - 1),
+        }
+    }
+
     /// Makes room in the log for a record of `length` bytes.
     pub(crate) fn make_room(&self, state: &mut State<D>, length: usize, for_delete: bool) -> Result<(), AppendError> {
         if self.is_over() {
@@ -204,7 +218,8 @@ impl<D: Disk> Shared<D> {
         }
         if !state.log.has_room(length) {
             let Some(next) = state.space.take_ready(for_delete) else {
-                return Err(if state.space.can_prepare() { AppendError::Busy } else { AppendError::Full });
+                let soon = state.space.has_room_soon(self.config.segment_bytes.into());
+                return Err(if soon { AppendError::Busy } else { AppendError::Full });
             };
             let ended = state.log.roll(next, state.last_sequence);
             state.space.seal(ended, state.last_sequence);

@@ -266,6 +266,20 @@ impl<D: Disk> Space<D> {
         if self.blocked { 0 } else { self.slots_max.saturating_sub(self.slots.len()) }
     }
 
+    /// Whether the log, which has no room, will have some without anything being deleted: who needs it has only to wait.
+    pub(crate) fn has_room_soon(&self, segment_bytes: u64) -> bool {
+        self.can_prepare() || self.can_regain(segment_bytes)
+    }
+
+    /// Whether compacting what has died in full segments will give it.
+    fn can_regain(&self, segment_bytes: u64) -> bool {
+        let full = self.slots.iter().filter(|slot| slot.state == State::Sealed && !slot.damaged);
+        let gained: u64 =
+            full.map(|slot| Self::gain_of(slot, segment_bytes)).filter(|gain| gain * 20 > segment_bytes).sum();
+        // The reserve, the one that is kept for deletes, and one that the ends of segments may come to.
+        self.free_count() + (gained / segment_bytes) as usize > RESERVE + 2
+    }
+
     /// Whether the log may have more room soon, without anything being compacted.
     pub(crate) fn can_prepare(&self) -> bool {
         self.free.len() > RESERVE

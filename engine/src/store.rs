@@ -431,7 +431,8 @@ impl<D: Disk> Store<D> {
         statistics.segments_free = state.space.free_count() as u64;
         statistics.segment_bytes = self.shared.config.segment_bytes.into();
         statistics.cache_bytes = state.cache.bytes();
-        statistics.full = u64::from(state.space.ready.len() < 2 && !state.space.can_prepare());
+        let room = state.space.ready.len() >= 2 || state.space.has_room_soon(statistics.segment_bytes);
+        statistics.full = u64::from(!room);
         statistics
     }
 

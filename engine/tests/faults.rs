@@ -495,6 +495,8 @@ fn what_cannot_be_opened_says_why_and_changes_nothing() {
     assert!(matches!(refused(&mut world, other), OpenError::Mismatch { what: "partitions", stored: 8, wanted: 9 }));
     let other = Config { seed: 8, ..plain() };
     assert!(matches!(refused(&mut world, other), OpenError::Mismatch { what: "hash seed", .. }));
+    let other = Config { segment_bytes: 2 * plain().segment_bytes, ..plain() };
+    assert!(matches!(refused(&mut world, other), OpenError::Mismatch { what: "a segment size in bytes of", .. }));
     let other = Config { segment_bytes: 5, ..plain() };
     assert!(matches!(refused(&mut world, other), OpenError::Config(_)));
     assert_eq!(world.disk.names(), snapshot);

@@ -7,8 +7,6 @@
 
 use std::f64::consts::TAU;
 
-use hdrhistogram::Histogram;
-
 use super::{
     PaperFigure, Plan,
     report::Beside,
@@ -20,7 +18,6 @@ use crate::{
     plot::{Axis, BarPanel, Bars, Lines, Panel, Picture, Series, Style},
     popularity::Shape,
     protocol::Durability,
-    recorder,
     report::{Report, time},
     run::Error,
     workload::Workload,
@@ -162,23 +159,27 @@ pub(super) fn coordination(servers: &mut Servers<'_>) -> Result<Beside, Error> {
         ..load
     })?;
     let cells: [Cell; 4] = [
-        ("p99.9 of reads", "read", |all| all.value_at_quantile(0.999) as f64 / 1e6),
-        ("p99.9 of writes", "update", |all| all.value_at_quantile(0.999) as f64 / 1e6),
-        ("average of reads", "read", |all| all.mean() / 1e6),
-        ("average of writes", "update", |all| all.mean() / 1e6),
+        ("p99.9 of reads", "read", p999),
+        ("p99.9 of writes", "update", p999),
+        ("average of reads", "read", average),
+        ("average of writes", "update", average),
     ];
-    let ours = [0, 1].map(|side| cells.map(|(_, kind, figure)| figure(&together(&windows[side], kind))));
-    let head = ["", "paper: server", "client", "server by client", "ours: server", "client", "server by client"];
+    let of = |side: usize, (_, kind, figure): Cell| -> Vec<f64> {
+        windows[side].iter().map(|report| figure(report, kind)).collect()
+    };
+    let head = ["median window (least to most)", "paper: server", "client", "by", "ours: server", "client", "by"];
     let title = "coordination by servers, and by clients that know the owners";
     let mut beside = Beside::new(PaperFigure::Table2, title, &head);
-    for (number, (name, ..)) in cells.iter().enumerate() {
-        let cells = |[server, client]: [f64; 2]| {
-            [format!("{server:.2} ms"), format!("{client:.2} ms"), format!("{:.2}", server / client)]
-        };
-        let paper = cells(PAPER.map(|row| row[number]));
-        let ours = cells(ours.map(|row| row[number]));
-        beside.row(name, paper.into_iter().chain(ours));
+    for (number, cell) in cells.into_iter().enumerate() {
+        let [server, client] = PAPER.map(|row| row[number]);
+        let paper = [format!("{server:.2} ms"), format!("{client:.2} ms"), format!("{:.2}", server / client)];
+        let (server, client) = (of(0, cell), of(1, cell));
+        let by = ratio(Spread::of_ratios(&server, &client));
+        beside.row(cell.0, paper.into_iter().chain([times(Spread::of(&server)), times(Spread::of(&client)), by]));
     }
+    // In milliseconds, as the paper's.
+    let median = |side, cell| Spread::of(&of(side, cell)).map_or(f64::NAN, |spread| spread.median / 1e3);
+    let ours = [0, 1].map(|side| cells.map(|cell| median(side, cell)));
     beside.notes = vec![
         ONE_MACHINE.to_owned(),
         "Server-driven in the paper: a load balancer, then any node, which forwards to one of the key's. Here clients speak Redis's \
@@ -316,8 +317,8 @@ pub(super) fn admission(lab: &mut Lab<'_>) -> Result<Beside, Error> {
     Ok(beside)
 }
 
-/// Name, kind of operation, and what of its latencies, in milliseconds.
-type Cell = (&'static str, &'static str, fn(&Histogram<u64>) -> f64);
+/// Name, kind of operation, and what of its latencies.
+type Cell = (&'static str, &'static str, Figure);
 /// What of the latencies of a kind of operation, in microseconds.
 type Figure = fn(&Report, &str) -> f64;
 
@@ -344,15 +345,6 @@ fn in_turn(
         }
     }
     Ok(windows)
-}
-
-/// All latencies of one kind.
-fn together(windows: &[Report], name: &str) -> Histogram<u64> {
-    let mut all = recorder::histogram();
-    for histogram in windows.iter().filter_map(|report| report.histogram(name)) {
-        all.add(histogram).expect("same bounds");
-    }
-    all
 }
 
 fn times(spread: Option<Spread>) -> String {

@@ -127,6 +127,7 @@ impl Settings {
         store.background_pause = Duration::from_micros(random.range(10..1_000));
         store.full_retry = Duration::from_millis(50);
         store.scrub_bytes_per_second = [0, 1 << 20, 1 << 24][random.index(3)];
+        store.scrub_pass_min = Duration::ZERO;
         let timeout = Duration::from_millis(random.range(50..400));
         Self {
             ring: Rc::new(ring),
