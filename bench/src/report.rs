@@ -229,11 +229,6 @@ impl Report {
         self.latencies.iter().find(|row| row.name == name)
     }
 
-    /// All latencies of that name, in nanoseconds.
-    pub(crate) fn histogram(&self, name: &str) -> Option<&Histogram<u64>> {
-        self.histograms.iter().find(|(known, _)| known == name).map(|(_, histogram)| histogram)
-    }
-
     /// Writes the report as JSON.
     ///
     /// # Errors
