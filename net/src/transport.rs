@@ -30,7 +30,7 @@ use socket2::{SockRef, TcpKeepalive};
 pub use backoff::Backoff;
 pub use connection::{Closed, Connection, ConnectionId, Handler, Next, SendError, Taken};
 pub use link::{Link, LinkOptions};
-pub use listener::{BindError, Listener, ListenerOptions, Sharing};
+pub use listener::{BindError, Listener, ListenerOptions, Seat, Sharing};
 pub use mesh::{Mesh, MeshError, MeshReceiver, MeshSeat};
 
 /// Bytes that one read takes at most.
@@ -177,7 +177,7 @@ impl Transport {
         &self,
         stream: TcpStream,
         limits: &Limits,
-        seat: Option<listener::Seat>,
+        seat: Option<Seat>,
         handler: impl FnOnce(&Connection) -> Box<dyn Handler>,
     ) -> io::Result<Connection> {
         let peer = stream.peer_addr()?;

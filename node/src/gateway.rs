@@ -29,6 +29,9 @@ use serde_json::Value;
 
 use crate::membership::state::Change;
 
+pub use admin::{Order, order};
+pub(crate) use kv::durability;
+pub(crate) use reply::code;
 pub use session::{After, Session};
 
 /// The version of Redis whose protocol is spoken: clients choose their commands by it.
@@ -132,8 +135,14 @@ pub enum Inquiry {
     Plan,
     /// How long its requests took, and what the slowest waited for.
     Tail,
+    /// How long its requests took in each of the last five minutes' seconds.
+    Latencies,
     /// The keys that are asked for most.
     Keys,
+    /// Which cores keep which partitions.
+    Ring,
+    /// All its figures by name, as `INFO` has them.
+    Figures,
     /// What background work is at, and how much of the core it gets.
     Tasks,
     /// The figures of the whole node, as Prometheus reads them.

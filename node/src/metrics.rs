@@ -61,6 +61,7 @@ const GAUGES: &[&str] = &[
     "hints_live_bytes",
     "hints_lost",
     "hints_segments",
+    "partitions_without_quorum",
     "peers_alive",
     "peers_avoided",
     "peers_dead",

@@ -16,8 +16,10 @@ macro_rules! say {
 
 mod clients;
 mod executor;
+mod http;
 mod links;
 mod peers;
+mod questions;
 pub mod rehome;
 pub mod server;
 mod shares;

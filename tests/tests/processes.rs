@@ -22,6 +22,7 @@ mod processes {
     mod flips;
     mod harness;
     mod hosts;
+    mod http;
     mod load;
     mod moved;
     mod paper;

@@ -125,6 +125,21 @@ impl Listener {
         options: ListenerOptions,
         mut handler: impl FnMut(&Connection) -> Box<dyn Handler>,
     ) {
+        let accepted = |stream, seat| {
+            // An error means that the peer is gone again.
+            let _ = transport.adopt_counted(stream, &options.limits, Some(seat), &mut handler);
+        };
+        self.accept_each(&options, accepted, || transport.count(|s| s.refused += 1)).await;
+    }
+
+    /// Accepts sockets until the task is dropped, for who speaks a protocol of its own; `refused` is told of those that were
+    /// too many. Of the options' limits, none holds.
+    pub async fn accept_each(
+        &self,
+        options: &ListenerOptions,
+        mut accepted: impl FnMut(TcpStream, Seat),
+        refused: impl Fn(),
+    ) {
         let seats = Seats(Rc::default());
         loop {
             let stream = match self.inner.accept().await {
@@ -136,13 +151,10 @@ impl Listener {
                 }
             };
             let Ok(peer) = stream.peer_addr() else { continue };
-            match seats.take(peer.ip(), &options) {
-                Some(seat) => {
-                    // An error means that the peer is gone again.
-                    let _ = transport.adopt_counted(stream, &options.limits, Some(seat), &mut handler);
-                }
+            match seats.take(peer.ip(), options) {
+                Some(seat) => accepted(stream, seat),
                 None => {
-                    transport.count(|s| s.refused += 1);
+                    refused();
                     refuse(stream, options.refusal).await;
                 }
             }
@@ -171,7 +183,7 @@ struct Taken {
 }
 
 /// One connection's place in its listener's number, given back when dropped.
-pub(super) struct Seat {
+pub struct Seat {
     seats: Seats,
     address: IpAddr,
 }

@@ -71,6 +71,19 @@ impl<D: Disk> Core<D> {
         voters
     }
 
+    /// How many of the partitions that this core owns lack a quorum: fewer of their owners can be reached than a read or a
+    /// write needs by default.
+    #[must_use]
+    pub fn partitions_without_quorum(&self) -> usize {
+        let needed = self.settings.read_quorum.max(self.settings.write_quorum);
+        let lacks = |&partition: &u16| {
+            let up = Voter::owners(&self.ring, partition).filter(|voter| !self.down.contains(&voter.endpoint));
+            let up: Few<Voter> = up.collect();
+            self.owns(partition) && !Tally::of(up.iter()).reaches(needed, self.ring.is_changing())
+        };
+        (0..self.ring.partitions()).filter(lacks).count()
+    }
+
     pub(super) fn owns(&self, partition: u16) -> bool {
         self.ring.primaries(partition).contains(&self.settings.me)
     }

@@ -9,7 +9,7 @@
 
 use quorate_net::{
     id::NodeId,
-    resp::{Command, parse_integer},
+    resp::{Command, CommandLimits, CommandParser, parse_integer, write_command},
 };
 
 use super::{
@@ -25,12 +25,15 @@ type Subcommands = &'static [(&'static str, i32)];
 const SUBCOMMANDS: Subcommands = &[
     ("cluster", -3),
     ("exchanges", 2),
+    ("figures", 2),
     ("help", 2),
     ("hints", 2),
     ("keys", 2),
+    ("latencies", 2),
     ("members", 2),
     ("metrics", 2),
     ("repair", -2),
+    ("ring", 2),
     ("roots", 2),
     ("tail", 2),
     ("tasks", 2),
@@ -52,37 +55,71 @@ const CLUSTER: Subcommands = &[
 
 /// What a command comes to.
 pub(super) enum Wanted {
-    /// The core tells.
-    Answer(Inquiry),
-    /// The core changes who belongs, and tells when that is on disk.
-    Change(Change),
+    /// Something is to be done.
+    Order(Order),
     /// What there is.
     Help(&'static str, Subcommands),
 }
 
+/// What an operator wants done.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Order {
+    /// The core tells.
+    Answer(Inquiry),
+    /// The core changes who belongs, and tells when that is on disk.
+    Change(Change),
+}
+
+impl Order {
+    /// Whether it does more than look.
+    #[must_use]
+    pub fn changes(&self) -> bool {
+        matches!(self, Self::Change(_) | Self::Answer(Inquiry::Repair(_)))
+    }
+}
+
+/// What the words after `QUORATE` come to, for who speaks another protocol.
+///
+/// # Errors
+/// They are not understood. The text begins with the word that programs tell it by, and says what there is.
+pub fn order(words: &[&[u8]], node: &dyn NodeView) -> Result<Order, String> {
+    let mut bytes = Vec::new();
+    let all: Vec<&[u8]> = [b"QUORATE".as_slice()].iter().chain(words).copied().collect();
+    write_command(&mut bytes, &all);
+    let mut parser = CommandParser::new(CommandLimits::for_values(0));
+    let parsed = parser.parse(&bytes).map_err(|error| format!("ERR {error}"))?;
+    match quorate(parsed.ok_or("ERR too long")?, node)? {
+        Wanted::Order(order) => Ok(order),
+        Wanted::Help(container, known) => Err(with_names(&format!("ERR this is what {container} understands."), known)),
+    }
+}
+
 pub(super) fn quorate(command: Command<'_>, node: &dyn NodeView) -> Result<Wanted, String> {
     let name = subcommand("quorate", SUBCOMMANDS, command).map_err(|refusal| with_names(&refusal, SUBCOMMANDS))?;
-    Ok(Wanted::Answer(match name {
+    Ok(Wanted::Order(Order::Answer(match name {
         "cluster" => return cluster(command),
         "exchanges" => Inquiry::Exchanges,
+        "figures" => Inquiry::Figures,
         "hints" => Inquiry::Hints,
         "keys" => Inquiry::Keys,
+        "latencies" => Inquiry::Latencies,
         "members" => Inquiry::Members,
         "metrics" => Inquiry::Metrics,
         "repair" => repair(command, node)?,
+        "ring" => Inquiry::Ring,
         "roots" => Inquiry::Roots,
         "tail" => Inquiry::Tail,
         "tasks" => Inquiry::Tasks,
         _ => return Ok(Wanted::Help("quorate", SUBCOMMANDS)),
-    }))
+    })))
 }
 
 /// `CLUSTER subcommand …`
 fn cluster(command: Command<'_>) -> Result<Wanted, String> {
     let found = subcommand_at(2, "quorate cluster", CLUSTER, command);
     let change = match found.map_err(|refusal| with_names(&refusal, CLUSTER))? {
-        "plan" => return Ok(Wanted::Answer(Inquiry::Plan)),
-        "status" => return Ok(Wanted::Answer(Inquiry::Cluster)),
+        "plan" => return Ok(Wanted::Order(Order::Answer(Inquiry::Plan))),
+        "status" => return Ok(Wanted::Order(Order::Answer(Inquiry::Cluster))),
         "abort" => Change::Abort,
         "commit" => Change::Commit { plan: plan(argument(command, 3))? },
         "leave" => Change::Leave(node_id(argument(command, 3))?),
@@ -93,7 +130,7 @@ fn cluster(command: Command<'_>) -> Result<Wanted, String> {
         "stay" => Change::Stay(node_id(argument(command, 3))?),
         _ => return Ok(Wanted::Help("quorate cluster", CLUSTER)),
     };
-    Ok(Wanted::Change(change))
+    Ok(Wanted::Order(Order::Change(change)))
 }
 
 fn node_id(given: &[u8]) -> Result<NodeId, String> {

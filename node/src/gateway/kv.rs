@@ -102,7 +102,8 @@ fn consistency(name: &str) -> Result<Consistency, String> {
     }
 }
 
-fn durability(name: &[u8]) -> Result<Durability, String> {
+/// What a client calls it.
+pub(crate) fn durability(name: &[u8]) -> Result<Durability, String> {
     match name.to_ascii_lowercase().as_slice() {
         b"durable" => Ok(Durability::Durable),
         b"one" => Ok(Durability::One),

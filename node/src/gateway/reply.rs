@@ -161,7 +161,7 @@ fn counts(shape: Shape, outcome: &Outcome) -> bool {
 
 /// The word that a client's library sees first. `TRYAGAIN` makes those for Redis Cluster retry by themselves, which is
 /// safe since nothing was started.
-fn code(failure: &Failure) -> &'static str {
+pub(crate) fn code(failure: &Failure) -> &'static str {
     match failure {
         Failure::Timeout { .. } => "TIMEOUT",
         Failure::Unavailable { .. } => "UNAVAILABLE",

@@ -17,7 +17,7 @@ use serde_json::Value;
 
 use super::{
     Ask, GatewayLimits, NodeView, Origin, Task, Ticket,
-    admin::Wanted,
+    admin::{Order, Wanted},
     client::{Client, write_help},
     command::{self, Run},
     reply::{Gather, Shape},
@@ -215,8 +215,8 @@ fn handle(
             Err(refusal) => line.write(client.protocol, out, |writer| writer.error(&refusal)),
         },
         Run::Operating(operate) => match operate(command, node) {
-            Ok(Wanted::Change(change)) => line.order(change, client.protocol, asks),
-            Ok(Wanted::Answer(inquiry)) => {
+            Ok(Wanted::Order(Order::Change(change))) => line.order(change, client.protocol, asks),
+            Ok(Wanted::Order(Order::Answer(inquiry))) => {
                 let told = node.inquire(inquiry).map_err(|refusal| format!("ERR {refusal}"));
                 line.write(client.protocol, out, |writer| write_told(told, writer));
             }

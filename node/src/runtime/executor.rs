@@ -26,8 +26,10 @@ use quorate_net::{
 
 use super::{
     clients,
+    http::Http,
     links::Links,
     peers::{self, Identity},
+    questions::Questions,
     server::ServeError,
     shell::{Shell, now_since, random_u64},
     stalls::Stalls,
@@ -90,6 +92,8 @@ pub(super) struct Signals {
     pub figures: Vec<Mutex<Option<CoreFigures>>>,
     /// Counts the node's client connections, so that each has a number of its own.
     pub clients: AtomicU64,
+    /// What cores ask each other for operators.
+    pub questions: Questions,
 }
 
 /// Runs one core until it shall stop.
@@ -139,10 +143,11 @@ async fn serve(plan: CorePlan) -> Result<(), ServeError> {
         }
     });
     let _lookout = spawn_local(links.clone().look_around());
-    let serving = ports.serve(&shell, &transport, &config, &signals, identity);
+    let view = View::new(&shell, &transport, &config, &signals);
+    let serving = ports.serve(&shell, &transport, &config, &view, identity);
     signals.ready.fetch_add(1, Ordering::SeqCst);
     drop(opening);
-    tick(&shell, &signals).await;
+    tick(&shell, &signals, &view).await;
 
     let _closing = heartbeat();
     shell.drive("stopping", |core, now, out| core.handle_stop(now, out));
@@ -167,6 +172,8 @@ struct Ports {
     shared: Listener,
     /// Other nodes' cores.
     peers: Listener,
+    /// For the whole node, on its first core.
+    http: Option<Listener>,
 }
 
 impl Ports {
@@ -176,8 +183,9 @@ impl Ports {
         // The exclusive ones first: the shared one would be given to a second node too.
         let own = listen(member.core_port + core.0, Sharing::Exclusive)?;
         let peers = listen(member.peer_port + core.0, Sharing::Exclusive)?;
+        let http = (core.0 == 0).then(|| listen(member.http_port, Sharing::Exclusive)).transpose()?;
         let shared = listen(member.port, Sharing::Cores)?;
-        Ok(Self { own, shared, peers })
+        Ok(Self { own, shared, peers, http })
     }
 
     fn serve(
@@ -185,7 +193,7 @@ impl Ports {
         shell: &Rc<Shell>,
         transport: &Transport,
         config: &Config,
-        signals: &Arc<Signals>,
+        view: &Rc<View>,
         identity: Identity,
     ) -> Vec<Task<()>> {
         let options = |limits, connections_max, refusal| ListenerOptions {
@@ -200,7 +208,6 @@ impl Ports {
             self.peers.serve(transport.clone(), for_peers, move |_| peers::accepted(&accept, identity)),
         )];
         let client_limits = Limits { first_request_timeout: Some(FIRST_REQUEST_TIMEOUT), ..Limits::default() };
-        let view = View::new(shell, transport, config, signals);
         let refusal = b"-ERR max number of clients reached\r\n";
         let for_clients = options(client_limits, config.limits.connections as usize, refusal.as_slice());
         for listener in [self.own, self.shared] {
@@ -210,6 +217,7 @@ impl Ports {
             let serve = listener.serve(transport.clone(), for_clients, accepted);
             tasks.push(spawn_local(serve));
         }
+        tasks.extend(self.http.map(|listener| spawn_local(Http::new(view).serve(listener))));
         tasks
     }
 }
@@ -295,7 +303,7 @@ async fn wait(delay: Duration) {
 }
 
 /// Looks at deadlines until everything shall stop.
-async fn tick(shell: &Rc<Shell>, signals: &Signals) {
+async fn tick(shell: &Rc<Shell>, signals: &Signals, view: &View) {
     let core = usize::from(shell.me().core.0);
     let (mine, keys) = (&signals.ticks[core], &signals.keys[core]);
     let mut told = None;
@@ -308,6 +316,7 @@ async fn tick(shell: &Rc<Shell>, signals: &Signals) {
             keys.store(shell.look(|core| core.store().live_keys()), Ordering::Relaxed);
         }
         shell.drive("a deadline", |core, now, out| core.handle_timeout(now, out));
+        view.answer_questions();
         if told.is_none_or(|told: Instant| told.elapsed() >= FIGURES_EVERY) {
             told = Some(Instant::now());
             *signals.figures[core].lock().unwrap_or_else(PoisonError::into_inner) = Some(figures::told(shell));

@@ -25,6 +25,7 @@ use quorate_net::{
 
 use super::{
     executor::{self, CorePlan, Signals},
+    questions::Questions,
     rehome::is_unfinished,
     shell::random_u64,
 };
@@ -100,6 +101,7 @@ pub fn run(config: Config, stop: &AtomicBool, ready: impl FnOnce()) -> Result<()
         ticks: counters(),
         keys: counters(),
         figures: (0..cores).map(|_| Mutex::default()).collect(),
+        questions: Questions::new(cores),
         ..Signals::default()
     });
     let mut threads = Vec::new();

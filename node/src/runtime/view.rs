@@ -9,20 +9,21 @@ use std::{
     cell::{Cell, RefCell},
     collections::BTreeMap,
     fs,
+    net::SocketAddr,
     rc::Rc,
-    sync::{Arc, Mutex, PoisonError, atomic::Ordering},
+    sync::{Arc, PoisonError, atomic::Ordering},
     time::{Duration, Instant, SystemTime},
 };
 
-use glommio::{spawn_local, timer::Timer};
+use glommio::{channels::local_channel, spawn_local, timer::Timer};
 use quorate_net::{
     id::{CoreId, NodeId},
-    message::ClusterMap,
+    message::{ClusterMap, Operation, Outcome, Reply, Request},
     transport::{ConnectionId, Transport},
 };
 use serde_json::{Value, json};
 
-use super::{clients::WeakResp, executor::Signals, shell::Shell};
+use super::{clients::WeakResp, executor::Signals, questions::Question, shell::Shell};
 use crate::{
     config::Config,
     core::Core,
@@ -118,11 +119,49 @@ impl View {
         Ok(self.shell.look(changes::state))
     }
 
-    /// The figures of the whole node, each core's as of about a second ago.
-    fn metrics(&self) -> String {
-        let told =
-            |figures: &Mutex<Option<CoreFigures>>| figures.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        metrics::text(&self.signals.figures.iter().map(told).collect::<Vec<_>>())
+    /// Asks a coordinator, as a client that waits as long as the node's default says.
+    pub(super) async fn ask(&self, operation: Operation) -> Outcome {
+        let request = Request { id: 0, timeout_us: 0, hops: 0, operation };
+        let (sender, receiver) = local_channel::new_bounded(1);
+        // Who asked may be gone by then.
+        let answered = move |reply: Reply| drop(sender.try_send(reply.outcome));
+        self.shell.request(self.shell.instant(), request, Box::new(answered));
+        receiver.recv().await.expect("a request is answered, in time or when its time is over")
+    }
+
+    /// Where the nodes of the cluster serve HTTP.
+    pub(super) fn http_addresses(&self) -> impl Iterator<Item = SocketAddr> {
+        let entries = self.shell.look(|core| core.membership().state().entries());
+        entries.into_iter().map(|entry| SocketAddr::new(entry.address, entry.http_port))
+    }
+
+    /// What keeps the node from serving all that it should, as of about a second ago, core by core.
+    pub(super) fn lacking(&self) -> Vec<String> {
+        let lacks = |(core, figures): (usize, Option<CoreFigures>)| {
+            let Some(figures) = figures else { return Some(format!("core {core} has not told of itself yet")) };
+            let (_, lacking) = figures.figures.iter().find(|(name, _)| *name == "partitions_without_quorum")?;
+            (*lacking > 0).then(|| format!("core {core}: {lacking} of its partitions lack a quorum"))
+        };
+        self.core_figures().enumerate().filter_map(lacks).collect()
+    }
+
+    /// The figures of the whole node for Prometheus, each core's as of about a second ago.
+    pub(super) fn metrics(&self) -> String {
+        metrics::text(&self.core_figures().collect::<Vec<_>>())
+    }
+
+    /// Asks the other cores, in order.
+    pub(super) fn ask_others(&self, inquiry: Inquiry) -> Vec<Question> {
+        self.signals.questions.ask_others(self.shell.me().core, inquiry)
+    }
+
+    /// Answers what other cores asked this one.
+    pub(super) fn answer_questions(&self) {
+        self.signals.questions.answer(self.shell.me().core, |inquiry| self.inquire(inquiry));
+    }
+
+    fn core_figures(&self) -> impl Iterator<Item = Option<CoreFigures>> {
+        self.signals.figures.iter().map(|figures| figures.lock().unwrap_or_else(PoisonError::into_inner).clone())
     }
 
     fn repair(&self, partition: Option<u16>) -> Value {
@@ -202,6 +241,9 @@ impl NodeView for View {
             Inquiry::Plan => return self.shell.look(changes::plan),
             Inquiry::Repair(partition) => self.repair(partition),
             Inquiry::Tail => tail::tail(&self.shell),
+            Inquiry::Latencies => self.shell.look(tail::latencies),
+            Inquiry::Ring => self.shell.look(inquiry::ring),
+            Inquiry::Figures => self.shell.look(|core| inquiry::figures(core, &self.figures())),
             Inquiry::Keys => self.shell.look(tail::keys),
             Inquiry::Tasks => self.shell.look(tail::tasks),
             Inquiry::Metrics => json!(self.metrics()),

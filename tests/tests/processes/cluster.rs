@@ -23,6 +23,7 @@ use super::{
 pub(crate) const PORT: u16 = 7400;
 pub(crate) const CORE_PORT: u16 = 7401;
 pub(crate) const PEER_PORT: u16 = 7500;
+pub(crate) const HTTP_PORT: u16 = 7600;
 
 /// Bytes of a value in the clusters of the tests at most.
 pub(crate) const VALUE_MAX: usize = 256 << 10;

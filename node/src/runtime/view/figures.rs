@@ -71,6 +71,7 @@ fn requests<D: Disk>(core: &Core<D>) -> Figures {
         ("queue_length", core.queue_length() as u64),
         ("peers_down", core.peers_down() as u64),
         ("copies_unhealed", core.unhealed().partitions().count() as u64),
+        ("partitions_without_quorum", core.partitions_without_quorum() as u64),
     ]
 }
 

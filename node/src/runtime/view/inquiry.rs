@@ -35,6 +35,21 @@ pub(super) fn owned<D: Disk>(core: &Core<D>) -> Vec<u16> {
     (0..ring.partitions()).filter(|&partition| ring.primaries(partition).contains(&me)).collect()
 }
 
+/// By partition the cores that keep it, in the order of its preference list.
+pub(super) fn ring<D: Disk>(core: &Core<D>) -> Value {
+    let ring = core.ring();
+    let owner = |owner: &Endpoint| json!([owner.node.0, owner.core.0]);
+    let owners = |partition| ring.primaries(partition).iter().map(owner).collect::<Vec<_>>();
+    let partitions: Vec<Vec<Value>> = (0..ring.partitions()).map(owners).collect();
+    from_here(core, json!({"replicas": ring.replicas(), "partitions": partitions}))
+}
+
+/// All figures, by name.
+pub(super) fn figures<D: Disk>(core: &Core<D>, figures: &[(&'static str, u64)]) -> Value {
+    let figures: Map<String, Value> = figures.iter().map(|&(name, value)| (name.to_owned(), json!(value))).collect();
+    from_here(core, json!({"figures": figures}))
+}
+
 /// The hints that this core keeps for others, and how their handoff goes.
 pub(super) fn hints<D: Disk>(core: &Core<D>) -> Value {
     let (handoff, store) = (core.handoff(), core.hint_store().statistics());

@@ -1,4 +1,4 @@
-//! What `QUORATE TAIL`, `KEYS` and `TASKS` are answered: how long requests took, why, for which keys most are, and what
+//! What `QUORATE TAIL`, `LATENCIES`, `KEYS` and `TASKS` are answered: how long requests took, why, for which keys most are, and what
 //! background work is at beside them.
 //!
 //! The rule: the present second is not told, it is not over; times are in microseconds.
@@ -65,6 +65,16 @@ fn seconds(recorder: &Recorder, kind: Kind) -> Value {
         })
     };
     seconds.iter().rev().map(told).collect()
+}
+
+/// How long gets and puts took in each of the last seconds, the latest last: how many there were, then the times that half of
+/// them, 99 of a hundred and 999 of a thousand took at most, and the longest.
+pub(super) fn latencies<D: Disk>(core: &Core<D>) -> Value {
+    let told = |second: &Second| {
+        json!([second.count, micros(second.p50), micros(second.p99), micros(second.p999), micros(second.max)])
+    };
+    let seconds = |kind| core.recorder().latencies(kind).seconds().map(told).collect::<Vec<_>>();
+    from_here(core, json!({"get": seconds(Kind::Get), "put": seconds(Kind::Put)}))
 }
 
 fn cause(cause: &Cause) -> Value {
