@@ -29,9 +29,7 @@ use hyper::{
     server::conn::http1,
     service::service_fn,
 };
-use quorate_net::{
-    transport::{Limits, Listener, ListenerOptions, Seat},
-};
+use quorate_net::transport::{Limits, Listener, ListenerOptions, Seat};
 use serde_json::{Value, json};
 
 use self::stream::Stream;
@@ -114,7 +112,9 @@ impl Http {
             "/metrics" => self.metrics(),
             _ => match path.strip_prefix("/v1/") {
                 Some(words) => self.command(words, looks).await,
-                None => refusal(StatusCode::NOT_FOUND, "there are /, /healthz, /readyz, /metrics, /v1/… and /v1/data/KEY"),
+                None => {
+                    refusal(StatusCode::NOT_FOUND, "there are /, /healthz, /readyz, /metrics, /v1/… and /v1/data/KEY")
+                }
             },
         };
         if let (true, Origin::Member(origin)) = (looks, origin) {

@@ -124,7 +124,19 @@ fn health_metrics_and_what_operators_ask() {
         let told = puts.is_some_and(|puts| puts.parse::<f64>().is_ok());
         (told && text.contains("quorate_partitions_without_quorum")).then_some(())
     });
-    for path in ["members", "ring", "figures", "latencies", "tail", "tasks", "keys", "hints", "exchanges", "roots", "cluster/status"] {
+    for path in [
+        "members",
+        "ring",
+        "figures",
+        "latencies",
+        "tail",
+        "tasks",
+        "keys",
+        "hints",
+        "exchanges",
+        "roots",
+        "cluster/status",
+    ] {
         let answer = get(node, &format!("/v1/{path}")).assert_status(200);
         assert_eq!(answer.header("content-type"), Some("application/json"));
         let cores = answer.json();

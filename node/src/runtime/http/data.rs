@@ -52,7 +52,8 @@ pub(super) async fn answer(view: &Rc<View>, key: &str, request: Request<Incoming
 
 async fn operation(view: &View, key: &str, request: Request<Incoming>) -> Result<Operation, Answer> {
     let bad = |problem: &str| refusal(StatusCode::BAD_REQUEST, &format!("{problem}; nothing was done"));
-    let query = Query::read(request.uri().query().unwrap_or_default(), view.map().replicas).map_err(|error| bad(&error))?;
+    let query =
+        Query::read(request.uri().query().unwrap_or_default(), view.map().replicas).map_err(|error| bad(&error))?;
     let name: Cow<'_, [u8]> = percent_decode_str(key).into();
     let key = Key::new(&query.bucket, &name).map_err(|error| bad(&error.to_string()))?;
     let (quorum, consistency) = (query.quorum, query.consistency);
@@ -159,7 +160,9 @@ fn with_context(context: &[u8], mut answer: Answer) -> Answer {
 fn status(failure: &Failure) -> StatusCode {
     match failure {
         Failure::Timeout { .. } => StatusCode::GATEWAY_TIMEOUT,
-        Failure::Unavailable { .. } | Failure::Overloaded { .. } | Failure::StoreFailed => StatusCode::SERVICE_UNAVAILABLE,
+        Failure::Unavailable { .. } | Failure::Overloaded { .. } | Failure::StoreFailed => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
         Failure::DiskFull => StatusCode::INSUFFICIENT_STORAGE,
         Failure::BadContext | Failure::BadRequest(_) => StatusCode::BAD_REQUEST,
         Failure::TooManySiblings { .. } => StatusCode::CONFLICT,
