@@ -4,7 +4,7 @@ use super::*;
 
 #[test]
 fn operators_are_answered_in_json() {
-    let known = "There are: CLUSTER, EXCHANGES, HELP, HINTS, KEYS, MEMBERS, METRICS, REPAIR, ROOTS, TAIL, TASKS";
+    let known = "There are: CLUSTER, EXCHANGES, FIGURES, HELP, HINTS, KEYS, LATENCIES, MEMBERS, METRICS, REPAIR, RING, ROOTS, TAIL, TASKS";
     let mut harness = check(&[
         ("QUORATE", "-ERR wrong number of arguments for 'quorate' command"),
         ("QUORATE FOO", &format!("-ERR unknown subcommand 'FOO'. Try QUORATE HELP. {known}")),
