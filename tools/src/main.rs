@@ -7,11 +7,13 @@
 
 mod bench;
 mod cluster;
+mod completions;
 mod config_file;
 mod data;
 mod dev;
 mod failure;
 mod hints;
+mod man;
 mod nodes;
 mod pid_file;
 mod ports;
@@ -60,6 +62,8 @@ enum Command {
     Del(data::DelArgs),
     Bench(Box<quorate_bench::Args>),
     Sim(sim::Args),
+    Completions(completions::Args),
+    Man(man::Args),
 }
 
 fn main() -> ExitCode {
@@ -80,6 +84,8 @@ fn main() -> ExitCode {
         Command::Del(args) => data::del(&args),
         Command::Bench(args) => bench::run(&args),
         Command::Sim(args) => sim::run(&args),
+        Command::Completions(args) => completions::run(&args),
+        Command::Man(args) => man::run(&args),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

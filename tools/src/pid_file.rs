@@ -1,4 +1,5 @@
-//! The file `pid` beside a node's configuration, which says which process serves it.
+//! The file `pid` beside a node's configuration, which says which process serves it. For a configuration in `/etc`, where nodes
+//! do not write, it is at the same place in `/run`.
 //!
 //! The rule: a number in a file proves nothing, since numbers are given out again. A node runs only if the process of
 //! that number is a `quorate serve` of this very configuration.
@@ -56,7 +57,9 @@ pub(crate) fn check_not_running(config: &Path) -> Result<(), Failure> {
 }
 
 fn path_of(config: &Path) -> PathBuf {
-    config.with_file_name("pid")
+    let beside = config.with_file_name("pid");
+    let absolute = std::path::absolute(&beside).unwrap_or_else(|_| beside.clone());
+    absolute.strip_prefix("/etc").map_or(beside, |path| Path::new("/run").join(path))
 }
 
 fn read(path: &Path) -> Option<Pid> {
@@ -123,6 +126,19 @@ mod tests {
         fs::write(&config, "").unwrap();
         fs::write(directory.join("pid"), content.into()).unwrap();
         running(&config).is_some()
+    }
+
+    #[test]
+    fn what_is_configured_in_etc_runs_in_run() {
+        for (config, pid) in [
+            ("/etc/quorate/quorate.toml", "/run/quorate/pid"),
+            ("/etc/quorate/../quorate/a.toml", "/run/quorate/../quorate/pid"),
+            ("/home/etc/quorate.toml", "/home/etc/pid"),
+            ("dir/config.toml", "dir/pid"),
+            ("config.toml", "pid"),
+        ] {
+            assert_eq!(path_of(Path::new(config)), Path::new(pid));
+        }
     }
 
     #[test]

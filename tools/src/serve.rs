@@ -8,6 +8,7 @@ use std::{
 };
 
 use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
+use sd_notify::NotifyState;
 
 use crate::{
     config_file,
@@ -41,9 +42,20 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     ports::check(config.member())?;
     let member = config.member();
     let (node, address, port) = (member.id, member.address, member.port);
-    // Nobody may be listening, which must not stop a node.
-    let ready = || drop(writeln!(io::stdout(), "node {node} serves clients at {address}:{port}"));
-    quorate_node::server::run(config, &stop, ready).map_err(|error| failed(error.to_string()))
+    let ready = || {
+        tell_manager(NotifyState::Ready);
+        // Nobody may be listening, which must not stop a node.
+        drop(writeln!(io::stdout(), "node {node} serves clients at {address}:{port}"));
+    };
+    let stopping = || tell_manager(NotifyState::Stopping);
+    quorate_node::server::run(config, &stop, ready, stopping).map_err(|error| failed(error.to_string()))
+}
+
+/// Tells the service manager, if one started this node and wants to know.
+fn tell_manager(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(&[state]) {
+        drop(writeln!(io::stderr(), "cannot tell the service manager: {error}"));
+    }
 }
 
 fn stop_with(parent: i32) -> Result<(), Failure> {

@@ -84,11 +84,11 @@ pub enum ServeError {
     Executor(String),
 }
 
-/// Runs a node until `stop` is set; `ready` is called once when all cores serve.
+/// Runs a node until `stop` is set; `ready` is called once when all cores serve, `stopping` when they shall end.
 ///
 /// # Errors
 /// When a core did not start; nothing serves then.
-pub fn run(config: Config, stop: &AtomicBool, ready: impl FnOnce()) -> Result<(), ServeError> {
+pub fn run(config: Config, stop: &AtomicBool, ready: impl FnOnce(), stopping: impl FnOnce()) -> Result<(), ServeError> {
     config.ring().map_err(ServeError::Ring)?;
     if is_unfinished(&config) {
         return Err(ServeError::Start { data: config.data, error: StartError::Moving });
@@ -133,6 +133,7 @@ pub fn run(config: Config, stop: &AtomicBool, ready: impl FnOnce()) -> Result<()
         }
     }
     watch(&signals, stop, cores, ready);
+    stopping();
     let mut result = Ok(());
     for handle in threads {
         let ended = match handle.join() {
