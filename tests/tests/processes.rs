@@ -25,6 +25,7 @@ mod processes {
     mod http;
     mod load;
     mod moved;
+    mod packages;
     mod paper;
     mod repair;
     mod splits;
