@@ -1,6 +1,9 @@
 # What an operator does, under a systemd that holds the node to its unit. Each line must succeed.
+# A command after `!` would not count.
+not() { if "$@"; then return 1; fi; }
+
 dpkg --install /quorate.deb
-! systemctl is-enabled quorate
+not systemctl is-enabled quorate
 sed -i 's/^cores = 1$/cores = 2/' /etc/quorate/quorate.toml
 systemctl enable --now quorate
 systemd-analyze verify --man=no quorate.service
@@ -19,11 +22,11 @@ test "$(quorate get greeting)" = hello
 
 # Its end does not.
 dpkg --remove quorate
-! systemctl is-active quorate
-! systemctl is-enabled quorate
-! test -e /run/quorate/pid
-! test -e /usr/bin/quorate
+not systemctl is-active quorate
+not systemctl is-enabled quorate
+not test -e /run/quorate/pid
+not test -e /usr/bin/quorate
 dpkg --purge quorate
-! test -e /etc/quorate
+not test -e /etc/quorate
 # Data goes by nobody's hand but its owner's.
 test -e /var/lib/quorate/core-1
