@@ -25,7 +25,7 @@ pub enum ConfigError {
         /// What was probably meant.
         nearest: Option<&'static str>,
         /// All keys that have a meaning there.
-        known: &'static [&'static str],
+        known: Vec<&'static str>,
     },
     /// A key without which there is no configuration.
     Missing {
@@ -84,9 +84,9 @@ impl fmt::Display for In {
     }
 }
 
-struct Listed(&'static [&'static str]);
+struct Listed<'a>(&'a [&'static str]);
 
-impl fmt::Display for Listed {
+impl fmt::Display for Listed<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, key) in self.0.iter().enumerate() {
             let separator = if index == 0 { "" } else { ", " };

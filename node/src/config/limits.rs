@@ -5,9 +5,7 @@
 
 use std::time::Duration;
 
-use quorate_net::bounds;
-
-use super::{error::ConfigError, section::Section, unit::Size};
+use super::{error::ConfigError, section::Section, unit::Size, value::Value};
 
 /// The bounds on what clients may ask for.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -66,9 +64,6 @@ pub enum Commit {
 }
 
 const KIB: u64 = 1 << 10;
-const MIB: u64 = 1 << 20;
-const GIB: u64 = 1 << 30;
-const TIB: u64 = 1 << 40;
 
 /// So many of the largest objects fit a segment, or its end would be wasted too often. The engine asks for it.
 const OBJECTS_PER_SEGMENT: u64 = 3;
@@ -80,87 +75,84 @@ const SEGMENTS_MIN: u64 = 8;
 const SEGMENTS_MAX: u64 = 999_999;
 
 pub(super) fn read_limits(root: &mut Section<'_>) -> Result<Limits, ConfigError> {
-    let keys = &["value", "object", "siblings", "timeout", "connections", "operations"];
-    let mut section = root.table("limits", keys)?;
-    let value = section.size("value", 1..=bounds::VALUE_BYTES_MAX as u64)?.unwrap_or(MIB);
-    let object = section.size("object", KIB..=bounds::OBJECT_BYTES_MAX as u64)?.unwrap_or(8 * MIB);
-    if object < value + KIB {
+    let mut section = root.table("limits")?;
+    let (value, object) = (section.read("value")?, section.read("object")?);
+    if u64::from(object) < u64::from(value) + KIB {
         return Err(section.bad("object", format!("must be at least 1KiB more than `value` ({value} bytes)")));
     }
-    let timeout = Duration::from_millis(10)..=Duration::from_secs(60);
     Ok(Limits {
-        value: value as u32,
-        object: object as u32,
-        siblings: section.integer("siblings", 1..=bounds::SIBLINGS_MAX as u64)?.unwrap_or(64) as u16,
-        timeout: section.duration("timeout", timeout)?.unwrap_or(Duration::from_secs(2)),
-        connections: section.integer("connections", 1..=100_000)?.unwrap_or(10_000) as u32,
-        operations: section.integer("operations", 1..=1_000_000)?.unwrap_or(16_384) as u32,
+        value,
+        object,
+        siblings: section.read("siblings")?,
+        timeout: section.read("timeout")?,
+        connections: section.read("connections")?,
+        operations: section.read("operations")?,
     })
 }
 
 pub(super) fn read_service_level(root: &mut Section<'_>) -> Result<ServiceLevel, ConfigError> {
-    let mut section = root.table("slo", &["p999", "admission"])?;
-    let p999 = Duration::from_micros(100)..=Duration::from_secs(10);
-    Ok(ServiceLevel {
-        p999: section.duration("p999", p999)?.unwrap_or(Duration::from_millis(10)),
-        admission: section.boolean("admission")?.unwrap_or(true),
-    })
+    let mut section = root.table("slo")?;
+    Ok(ServiceLevel { p999: section.read("p999")?, admission: section.read("admission")? })
 }
 
 pub(super) fn read_store(root: &mut Section<'_>, limits: &Limits) -> Result<Store, ConfigError> {
-    let keys = &["capacity", "segment", "cache", "commits_in_flight", "commit", "checkpoint_every", "queue", "scrub"];
-    let mut section = root.table("store", keys)?;
-    let object = u64::from(limits.object);
-    let segment = section.size("segment", 4 * MIB..=64 * MIB)?.unwrap_or(64 * MIB);
-    if !segment.is_multiple_of(128 * KIB) {
+    let mut section = root.table("store")?;
+    let segment: u32 = section.read("segment")?;
+    if !u64::from(segment).is_multiple_of(128 * KIB) {
         return Err(section.bad("segment", "must be a multiple of 128KiB"));
     }
-    if segment / OBJECTS_PER_SEGMENT < object {
+    let mut store = Store {
+        capacity: None,
+        segment,
+        cache: section.read("cache")?,
+        commits_in_flight: section.read("commits_in_flight")?,
+        commit: read_commit(&mut section)?,
+        checkpoint_every: section.read("checkpoint_every")?,
+        queue: section.read("queue")?,
+        scrub: section.read("scrub")?,
+    };
+    check_fits(limits, &store).map_err(|(key, problem)| section.bad(key, problem))?;
+    store.capacity = section.read_option("capacity", None)?;
+    check_capacity(&section, &store)?;
+    Ok(store)
+}
+
+/// Whether a store takes what clients may send; or which of its keys must be larger.
+pub(super) fn check_fits(limits: &Limits, store: &Store) -> Result<(), (&'static str, String)> {
+    let object = limits.object;
+    if u64::from(store.segment) / OBJECTS_PER_SEGMENT < u64::from(object) {
         let problem = format!(
             "must hold {OBJECTS_PER_SEGMENT} of the largest objects ([limits] `object`, {object} bytes): make it larger or \
              that one smaller"
         );
-        return Err(section.bad("segment", problem));
+        return Err(("segment", problem));
     }
-    let queue = section.size("queue", 64 * KIB..=GIB)?.unwrap_or(16 * MIB);
-    if queue < object {
-        return Err(section.bad("queue", format!("must hold the largest object ([limits] `object`, {object} bytes)")));
-    }
-    let mut store = Store {
-        capacity: None,
-        segment: segment as u32,
-        cache: 256 * MIB,
-        commits_in_flight: section.integer("commits_in_flight", 1..=4)?.unwrap_or(1) as u8,
-        commit: read_commit(&mut section)?,
-        checkpoint_every: section.size("checkpoint_every", MIB..=TIB)?.unwrap_or(512 * MIB),
-        queue,
-        scrub: section.size("scrub", 0..=GIB)?.unwrap_or(MIB),
-    };
-    override_store(&mut section, &mut store)?;
-    Ok(store)
-}
-
-/// Takes over what may differ from core to core.
-pub(super) fn override_store(section: &mut Section<'_>, store: &mut Store) -> Result<(), ConfigError> {
-    if let Some(cache) = section.size("cache", 0..=TIB)? {
-        store.cache = cache;
-    }
-    if let Some(capacity) = section.size("capacity", 0..=1024 * TIB)? {
-        let segments = capacity / u64::from(store.segment);
-        if !(SEGMENTS_MIN..=SEGMENTS_MAX).contains(&segments) {
-            let segment = Size(store.segment.into());
-            let problem = format!("must be {SEGMENTS_MIN} to {SEGMENTS_MAX} segments of {segment}");
-            return Err(section.bad("capacity", problem));
-        }
-        store.capacity = Some(capacity);
+    if store.queue < u64::from(object) {
+        return Err(("queue", format!("must hold the largest object ([limits] `object`, {object} bytes)")));
     }
     Ok(())
 }
 
-fn read_commit(section: &mut Section<'_>) -> Result<Commit, ConfigError> {
-    match section.text("commit")?.as_deref() {
-        None | Some("dsync") => Ok(Commit::Dsync),
-        Some("fdatasync") => Ok(Commit::Fdatasync),
-        Some(other) => Err(section.bad("commit", format!("must be \"dsync\" or \"fdatasync\", not \"{other}\""))),
+/// Takes over what may differ from core to core.
+pub(super) fn override_store(section: &mut Section<'_>, store: &mut Store) -> Result<(), ConfigError> {
+    store.cache = section.read_or("cache", Value::Size(store.cache))?;
+    store.capacity = section.read_option("capacity", store.capacity.map(Value::Size))?;
+    check_capacity(section, store)
+}
+
+fn check_capacity(section: &Section<'_>, store: &Store) -> Result<(), ConfigError> {
+    let segments = store.capacity.map(|capacity| capacity / u64::from(store.segment));
+    if segments.is_none_or(|segments| (SEGMENTS_MIN..=SEGMENTS_MAX).contains(&segments)) {
+        return Ok(());
     }
+    let segment = Size(store.segment.into());
+    Err(section.bad("capacity", format!("must be {SEGMENTS_MIN} to {SEGMENTS_MAX} segments of {segment}")))
+}
+
+fn read_commit(section: &mut Section<'_>) -> Result<Commit, ConfigError> {
+    Ok(match section.read::<String>("commit")?.as_str() {
+        "dsync" => Commit::Dsync,
+        "fdatasync" => Commit::Fdatasync,
+        other => unreachable!("{other} is none of the choices"),
+    })
 }

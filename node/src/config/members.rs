@@ -10,7 +10,7 @@ use std::{
 
 use quorate_net::{bounds, id::NodeId};
 
-use super::{CORES_MAX, error::ConfigError, section::Section};
+use super::{error::ConfigError, section::Section};
 
 /// One node of the cluster.
 #[derive(Clone, PartialEq, Debug)]
@@ -47,11 +47,9 @@ impl Member {
     }
 }
 
-const KEYS: &[&str] = &["id", "address", "cores", "rack", "weight", "port", "core_port", "peer_port", "http_port"];
-
 /// All `[[cluster.node]]`, in the order of their ids.
 pub(super) fn read(cluster: &mut Section<'_>, insecure: bool) -> Result<Vec<Member>, ConfigError> {
-    let sections = cluster.tables("node", KEYS)?;
+    let sections = cluster.tables("node")?;
     if sections.is_empty() {
         return Err(cluster.missing("node"));
     }
@@ -79,34 +77,31 @@ pub(super) fn read(cluster: &mut Section<'_>, insecure: bool) -> Result<Vec<Memb
 }
 
 fn read_member(section: &mut Section<'_>, insecure: bool) -> Result<Member, ConfigError> {
-    let id = section.integer("id", 1..=u64::from(u16::MAX))?.ok_or_else(|| section.missing("id"))?;
+    let id = section.read("id")?;
     let address = read_address(section, insecure)?;
-    let cores = section.integer("cores", 1..=u64::from(CORES_MAX))?.unwrap_or(1) as u16;
-    let rack = section.text("rack")?.unwrap_or_default();
+    let cores = section.read("cores")?;
+    let rack: String = section.read("rack")?;
     if rack.len() > 64 {
         return Err(section.bad("rack", "is longer than 64 bytes"));
     }
-    let weight = section.number("weight", 0.01..=100.0)?.unwrap_or(1.0);
-    let mut port = |key, count: u16, default: u16| {
-        let last_start = u64::from(u16::MAX) - u64::from(count - 1);
-        let port = section.integer(key, 1..=last_start)?;
-        Ok(port.map_or(default, |port| port as u16))
-    };
+    for port in ["core_port", "peer_port"] {
+        section.narrow(port, u64::from(u16::MAX - (cores - 1)));
+    }
     Ok(Member {
-        id: NodeId(id as u16),
+        id: NodeId(id),
         address,
         cores,
         rack,
-        weight,
-        port: port("port", 1, 7400)?,
-        core_port: port("core_port", cores, 7401)?,
-        peer_port: port("peer_port", cores, 7500)?,
-        http_port: port("http_port", 1, 7600)?,
+        weight: section.read("weight")?,
+        port: section.read("port")?,
+        core_port: section.read("core_port")?,
+        peer_port: section.read("peer_port")?,
+        http_port: section.read("http_port")?,
     })
 }
 
 fn read_address(section: &mut Section<'_>, insecure: bool) -> Result<IpAddr, ConfigError> {
-    let text = section.text("address")?.ok_or_else(|| section.missing("address"))?;
+    let text: String = section.read("address")?;
     let Ok(address) = text.parse::<IpAddr>() else {
         return Err(section.bad("address", format!("must be an IP address such as \"127.0.0.1\", not \"{text}\"")));
     };

@@ -1,34 +1,46 @@
-//! Typed, checked reading of TOML tables that remembers lines.
+//! Typed, checked reading of TOML tables that remembers lines, and what was read.
 //!
 //! The rule: a section is opened with all the keys that have a meaning in it, and anything else in it is an error at
-//! once: a misspelt key is told as such, not as a missing one. Reading a key that was not named is a bug, and asserted.
+//! once: a misspelt key is told as such, not as a missing one. Ranges and defaults are those of the table of keys; reading what
+//! is not in it is a bug, and asserted.
 //!
-//! Not here: which keys there are.
+//! Not here: which keys there are (`keys`).
 
-use std::{fmt::Display, ops::RangeInclusive, time::Duration};
+use std::{cell::RefCell, rc::Rc};
 
 use toml::de::{DeTable, DeValue};
 
 use super::{
     error::ConfigError,
-    unit::{self, Size, Time},
+    keys::{self, Fallback, Key, Kind, TABLES, Table},
+    nearest::nearest,
+    secret::Secret,
+    setting::{Setting, Source},
+    unit,
+    value::Value,
 };
 
 /// A whole TOML text.
 pub(super) struct Document<'t> {
     text: &'t str,
     table: Option<DeTable<'t>>,
+    settings: Rc<RefCell<Vec<Setting>>>,
 }
 
 /// One table of a document.
 pub(super) struct Section<'t> {
     text: &'t str,
-    /// As people see it: `[store]`, empty for the top level.
-    title: &'static str,
+    /// What it may hold; the top level holds but tables.
+    scope: Option<&'static Table>,
+    /// Of several tables, the `id` of this one, once it was read.
+    number: Option<u64>,
     /// Where it starts, counted from 1; 0 when it is not there at all.
     line: usize,
-    keys: &'static [&'static str],
     table: DeTable<'t>,
+    /// Keys whose values may be at most this, as others say.
+    narrowed: Vec<(&'static str, u64)>,
+    /// What was read in all sections.
+    settings: Rc<RefCell<Vec<Setting>>>,
 }
 
 impl<'t> Document<'t> {
@@ -37,61 +49,66 @@ impl<'t> Document<'t> {
             line: line_of(text, error.span().map_or(0, |span| span.start)),
             message: error.message().to_owned(),
         })?;
-        Ok(Self { text, table: Some(table.into_inner()) })
+        Ok(Self { text, table: Some(table.into_inner()), settings: Rc::default() })
     }
 
     /// The top level. Can be had once.
-    pub(super) fn root(&mut self, keys: &'static [&'static str]) -> Result<Section<'t>, ConfigError> {
+    pub(super) fn root(&mut self) -> Result<Section<'t>, ConfigError> {
         let table = self.table.take().expect("the root is opened once");
-        Section::open(self.text, "", 1, keys, table)
+        Section::open(self.text, None, 1, table, self.settings.clone())
+    }
+
+    /// What was read, in the order of the table of keys.
+    pub(super) fn settings(self) -> Vec<Setting> {
+        let mut settings = self.settings.take();
+        settings.sort_by_key(Setting::place);
+        settings
     }
 }
 
 impl<'t> Section<'t> {
     fn open(
         text: &'t str,
-        title: &'static str,
+        scope: Option<&'static Table>,
         line: usize,
-        keys: &'static [&'static str],
         table: DeTable<'t>,
+        settings: Rc<RefCell<Vec<Setting>>>,
     ) -> Result<Self, ConfigError> {
-        let unknown = table.keys().filter(|key| !keys.contains(&key.get_ref().as_ref()));
+        let known = known(scope);
+        let unknown = table.keys().filter(|key| !known.contains(&key.get_ref().as_ref()));
         // The first in the file, not in the alphabet.
         if let Some(key) = unknown.min_by_key(|key| key.span().start) {
             return Err(ConfigError::UnknownKey {
                 line: line_of(text, key.span().start),
-                section: title,
+                section: title(scope),
                 key: key.get_ref().to_string(),
-                nearest: nearest(key.get_ref(), keys),
-                known: keys,
+                nearest: nearest(key.get_ref(), known.iter().copied()),
+                known,
             });
         }
-        Ok(Self { text, title, line, keys, table })
+        Ok(Self { text, scope, number: None, line, table, narrowed: Vec::new(), settings })
     }
 
     /// The table `[key]`; an empty one if it is not there.
-    pub(super) fn table(
-        &mut self,
-        key: &'static str,
-        keys: &'static [&'static str],
-    ) -> Result<Section<'t>, ConfigError> {
+    pub(super) fn table(&mut self, key: &'static str) -> Result<Self, ConfigError> {
+        let (scope, settings) = (self.inner(key), self.settings.clone());
         let Some((line, value)) = self.take(key) else {
-            return Section::open(self.text, title(key), 0, keys, DeTable::new());
+            return Self::open(self.text, Some(scope), 0, DeTable::new(), settings);
         };
         match value {
-            DeValue::Table(table) => Section::open(self.text, title(key), line, keys, table),
-            other => Err(self.bad_at(line, key, format!("must be a table, `{}`, not {}", title(key), kind(&other)))),
+            DeValue::Table(table) => Self::open(self.text, Some(scope), line, table, settings),
+            other => {
+                Err(self.bad_at(line, key, format!("must be a table, `{}`, not {}", scope.title, kind_of(&other))))
+            }
         }
     }
 
     /// All tables `[[key]]`, in the file's order.
-    pub(super) fn tables(
-        &mut self,
-        key: &'static str,
-        keys: &'static [&'static str],
-    ) -> Result<Vec<Section<'t>>, ConfigError> {
+    pub(super) fn tables(&mut self, key: &'static str) -> Result<Vec<Self>, ConfigError> {
+        let scope = self.inner(key);
         let not_tables = |line, section: &Self, other: &DeValue<'_>| {
-            section.bad_at(line, key, format!("must be tables, each under `{}`, not {}", titles(key), kind(other)))
+            let problem = format!("must be tables, each under `{}`, not {}", scope.title, kind_of(other));
+            section.bad_at(line, key, problem)
         };
         let Some((line, value)) = self.take(key) else { return Ok(Vec::new()) };
         let DeValue::Array(array) = value else { return Err(not_tables(line, self, &value)) };
@@ -99,80 +116,85 @@ impl<'t> Section<'t> {
         for element in array {
             let line = line_of(self.text, element.span().start);
             match element.into_inner() {
-                DeValue::Table(table) => sections.push(Section::open(self.text, titles(key), line, keys, table)?),
+                DeValue::Table(table) => {
+                    sections.push(Self::open(self.text, Some(scope), line, table, self.settings.clone())?);
+                }
                 other => return Err(not_tables(line, self, &other)),
             }
         }
         Ok(sections)
     }
 
-    pub(super) fn text(&mut self, key: &'static str) -> Result<Option<String>, ConfigError> {
-        match self.peek(key) {
-            None => Ok(None),
-            Some(DeValue::String(text)) => Ok(Some(text.to_string())),
-            Some(other) => Err(self.bad(key, format!("must be text in quotes, not {}", kind(other)))),
-        }
+    /// One table `[[key]]` that is not in the file.
+    pub(super) fn absent(&self, key: &'static str) -> Self {
+        let opened = Self::open(self.text, Some(self.inner(key)), 0, DeTable::new(), self.settings.clone());
+        opened.expect("an empty table holds nothing that is not known")
     }
 
-    pub(super) fn boolean(&mut self, key: &'static str) -> Result<Option<bool>, ConfigError> {
-        match self.peek(key) {
-            None => Ok(None),
-            Some(DeValue::Boolean(value)) => Ok(Some(*value)),
-            Some(other) => Err(self.bad(key, format!("must be true or false, not {}", kind(other)))),
-        }
+    /// What holds for a key: what is given, or else the default.
+    pub(super) fn read<T: TryFrom<Value, Error = Value>>(&mut self, name: &'static str) -> Result<T, ConfigError> {
+        let value = self.read_option(name, None)?;
+        Ok(value.unwrap_or_else(|| panic!("`{name}` has no default, and is read as if it had")))
     }
 
-    pub(super) fn integer(
+    /// The same, where the default follows from other keys.
+    pub(super) fn read_or<T>(&mut self, name: &'static str, otherwise: impl Into<Value>) -> Result<T, ConfigError>
+    where
+        T: TryFrom<Value, Error = Value>,
+    {
+        Ok(self.read_option(name, Some(otherwise.into()))?.expect("it is this otherwise"))
+    }
+
+    /// The same, where nothing may hold.
+    pub(super) fn read_option<T>(
         &mut self,
-        key: &'static str,
-        range: RangeInclusive<u64>,
-    ) -> Result<Option<u64>, ConfigError> {
-        let value = match self.peek(key) {
-            None => return Ok(None),
-            Some(DeValue::Integer(integer)) => i128::from_str_radix(integer.as_str(), integer.radix()).ok(),
-            Some(other) => return Err(self.bad(key, format!("must be a whole number, not {}", kind(other)))),
+        name: &'static str,
+        otherwise: Option<Value>,
+    ) -> Result<Option<T>, ConfigError>
+    where
+        T: TryFrom<Value, Error = Value>,
+    {
+        let (table, key) = self.key(name);
+        let given = self.given_value(name, key)?;
+        let source = if given.is_some() { Source::File(self.line_of_key(name)) } else { Source::Default };
+        let value = match (given.or(otherwise), &key.fallback) {
+            (Some(value), _) => Some(value),
+            (None, Fallback::Is(value)) => Some(value.clone()),
+            (None, Fallback::Else(..)) => None,
+            (None, Fallback::Required(_)) => return Err(self.missing(name)),
         };
-        let value = value.and_then(|value| u64::try_from(value).ok());
-        match value {
-            Some(value) if range.contains(&value) => Ok(Some(value)),
-            _ => Err(self.out_of_range(key, &range.start(), &range.end())),
+        if let (true, "id", Some(Value::Integer(id))) = (table.is_repeated(), name, &value) {
+            self.number = Some(*id);
         }
+        self.settings.borrow_mut().push(Setting { table, number: self.number, key, value: value.clone(), source });
+        Ok(value.map(|value| read_as(name, value)))
     }
 
-    /// A number with or without a fraction.
-    pub(super) fn number(&mut self, key: &'static str, range: RangeInclusive<f64>) -> Result<Option<f64>, ConfigError> {
-        let value = match self.peek(key) {
-            None => return Ok(None),
-            Some(DeValue::Integer(integer)) if integer.radix() == 10 => integer.as_str().parse::<f64>().ok(),
-            Some(DeValue::Float(float)) => float.as_str().parse::<f64>().ok(),
-            Some(other) => return Err(self.bad(key, format!("must be a number, not {}", kind(other)))),
-        };
-        match value {
-            Some(value) if range.contains(&value) => Ok(Some(value)),
-            _ => Err(self.out_of_range(key, &range.start(), &range.end())),
-        }
+    /// What is given, if it is.
+    pub(super) fn given<T>(&self, name: &'static str) -> Result<Option<T>, ConfigError>
+    where
+        T: TryFrom<Value, Error = Value>,
+    {
+        let value = self.given_value(name, self.key(name).1)?;
+        Ok(value.map(|value| read_as(name, value)))
     }
 
-    pub(super) fn size(&mut self, key: &'static str, range: RangeInclusive<u64>) -> Result<Option<u64>, ConfigError> {
-        let Some(text) = self.with_unit(key, "64MiB")? else { return Ok(None) };
-        let bytes = unit::size(&text).map_err(|problem| self.bad(key, problem))?;
-        if range.contains(&bytes) {
-            return Ok(Some(bytes));
-        }
-        Err(self.out_of_range(key, &Size(*range.start()), &Size(*range.end())))
+    /// Whole numbers for this key may be at most `max`, since others say so.
+    pub(super) fn narrow(&mut self, name: &'static str, max: u64) {
+        self.narrowed.push((name, max));
     }
 
-    pub(super) fn duration(
-        &mut self,
-        key: &'static str,
-        range: RangeInclusive<Duration>,
-    ) -> Result<Option<Duration>, ConfigError> {
-        let Some(text) = self.with_unit(key, "5ms")? else { return Ok(None) };
-        let duration = unit::duration(&text).map_err(|problem| self.bad(key, problem))?;
-        if range.contains(&duration) {
-            return Ok(Some(duration));
+    /// What was read for a key does not hold, but this, since `why` says so.
+    pub(super) fn overrule(&mut self, name: &'static str, value: Option<Value>, why: &'static str) {
+        let (table, key) = self.key(name);
+        let mut settings = self.settings.borrow_mut();
+        let read = settings.iter_mut().rfind(|setting| {
+            (setting.table.title, setting.number, setting.key.name) == (table.title, self.number, key.name)
+        });
+        let setting = read.unwrap_or_else(|| panic!("`{name}` is overruled before it is read"));
+        if setting.value != value {
+            (setting.value, setting.source) = (value, Source::Overruled(why));
         }
-        Err(self.out_of_range(key, &Time(*range.start()), &Time(*range.end())))
     }
 
     /// The error that the value at `key` is wrong in the way that `problem` says, which goes on after the key's name.
@@ -182,36 +204,98 @@ impl<'t> Section<'t> {
 
     /// The error that `key` had to be given.
     pub(super) fn missing(&self, key: &'static str) -> ConfigError {
-        ConfigError::Missing { line: self.line, section: self.title, key }
+        ConfigError::Missing { line: self.line, section: title(self.scope), key }
     }
 
-    fn with_unit(&mut self, key: &'static str, example: &str) -> Result<Option<String>, ConfigError> {
-        match self.peek(key) {
-            None => Ok(None),
-            Some(DeValue::String(text)) => Ok(Some(text.to_string())),
-            Some(DeValue::Integer(number)) => {
-                Err(self
-                    .bad(key, format!("needs a unit and quotes, such as \"{example}\"; got the bare number {number}")))
+    fn given_value(&self, name: &'static str, key: &Key) -> Result<Option<Value>, ConfigError> {
+        let Some(given) = self.table.get(name).map(|value| value.get_ref()) else { return Ok(None) };
+        let is_not = |what: &str| self.bad(name, format!("must be {what}, not {}", kind_of(given)));
+        let kind = self.narrowed_kind(name, &key.kind);
+        let out_of_range = || self.bad(name, format!("must be from {kind}"));
+        let value = match &kind {
+            Kind::Text(_) | Kind::Secret(_) | Kind::Choice(_) => {
+                let DeValue::String(text) = given else { return Err(is_not("text in quotes")) };
+                return self.given_text(name, &kind, text).map(Some);
             }
-            Some(other) => Err(self.bad(key, format!("must be text such as \"{example}\", not {}", kind(other)))),
+            Kind::Boolean => match given {
+                DeValue::Boolean(value) => Value::Boolean(*value),
+                _ => return Err(is_not("true or false")),
+            },
+            Kind::Integer(range) => {
+                let DeValue::Integer(integer) = given else { return Err(is_not("a whole number")) };
+                let number = i128::from_str_radix(integer.as_str(), integer.radix()).ok();
+                let number = number.and_then(|number| u64::try_from(number).ok());
+                Value::Integer(number.filter(|number| range.contains(number)).ok_or_else(out_of_range)?)
+            }
+            Kind::Number(range) => {
+                let number = match given {
+                    DeValue::Integer(integer) if integer.radix() == 10 => integer.as_str().parse::<f64>().ok(),
+                    DeValue::Float(float) => float.as_str().parse::<f64>().ok(),
+                    _ => return Err(is_not("a number")),
+                };
+                Value::Number(number.filter(|number| range.contains(number)).ok_or_else(out_of_range)?)
+            }
+            Kind::Size(range) => {
+                let bytes = unit::size(self.with_unit(name, given, "64MiB")?).map_err(|error| self.bad(name, error))?;
+                Value::Size(Some(bytes).filter(|bytes| range.contains(bytes)).ok_or_else(out_of_range)?)
+            }
+            Kind::Time(range) => {
+                let time =
+                    unit::duration(self.with_unit(name, given, "5ms")?).map_err(|error| self.bad(name, error))?;
+                Value::Time(Some(time).filter(|time| range.contains(time)).ok_or_else(out_of_range)?)
+            }
+        };
+        Ok(Some(value))
+    }
+
+    fn given_text(&self, name: &'static str, kind: &Kind, text: &str) -> Result<Value, ConfigError> {
+        match kind {
+            // The text itself stays out of the message: it may land in a log.
+            Kind::Secret(length) if !length.contains(&text.chars().count()) => {
+                Err(self.bad(name, format!("must have {kind}")))
+            }
+            Kind::Secret(_) => Ok(Value::Secret(Secret::new(text))),
+            Kind::Choice(choices) if !choices.contains(&text) => {
+                Err(self.bad(name, format!("must be {kind}, not \"{text}\"")))
+            }
+            _ => Ok(text.to_owned().into()),
         }
     }
 
-    fn out_of_range(&self, key: &'static str, start: &dyn Display, end: &dyn Display) -> ConfigError {
-        self.bad(key, format!("must be from {start} to {end}"))
+    fn narrowed_kind(&self, name: &str, kind: &Kind) -> Kind {
+        match (kind, self.narrowed.iter().find(|(narrowed, _)| *narrowed == name)) {
+            (Kind::Integer(range), Some((_, max))) => Kind::Integer(*range.start()..=*max),
+            _ => kind.clone(),
+        }
+    }
+
+    fn with_unit<'v>(&self, key: &'static str, given: &'v DeValue<'t>, example: &str) -> Result<&'v str, ConfigError> {
+        match given {
+            DeValue::String(text) => Ok(text),
+            DeValue::Integer(number) => {
+                Err(self
+                    .bad(key, format!("needs a unit and quotes, such as \"{example}\"; got the bare number {number}")))
+            }
+            other => Err(self.bad(key, format!("must be text such as \"{example}\", not {}", kind_of(other)))),
+        }
     }
 
     fn bad_at(&self, line: usize, key: &'static str, problem: impl Into<String>) -> ConfigError {
-        ConfigError::Bad { line, section: self.title, key, problem: problem.into() }
+        ConfigError::Bad { line, section: title(self.scope), key, problem: problem.into() }
     }
 
-    fn peek(&self, key: &'static str) -> Option<&DeValue<'t>> {
-        assert!(self.keys.contains(&key), "`{key}` is read in `{}` but not declared", self.title);
-        self.table.get(key).map(|value| value.get_ref())
+    fn key(&self, name: &str) -> (&'static Table, &'static Key) {
+        let table = self.scope.expect("the top level holds no keys");
+        let key = table.key(name);
+        (table, key.unwrap_or_else(|| panic!("`{name}` is read in {} but is not in the table of keys", table.title)))
     }
 
-    fn take(&mut self, key: &'static str) -> Option<(usize, DeValue<'t>)> {
-        assert!(self.keys.contains(&key), "`{key}` is read in `{}` but not declared", self.title);
+    /// The table of that name within this one.
+    fn inner(&self, name: &str) -> &'static Table {
+        keys::table(&join(self.scope.map_or("", Table::path), name))
+    }
+
+    fn take(&mut self, key: &str) -> Option<(usize, DeValue<'t>)> {
         let (_, value) = self.table.remove_entry(key)?;
         Some((line_of(self.text, value.span().start), value.into_inner()))
     }
@@ -221,28 +305,30 @@ impl<'t> Section<'t> {
     }
 }
 
-/// How a table is written in the file.
-fn title(key: &str) -> &'static str {
-    match key {
-        "node" => "[node]",
-        "cluster" => "[cluster]",
-        "limits" => "[limits]",
-        "slo" => "[slo]",
-        "store" => "[store]",
-        _ => unreachable!("`{key}` is no table"),
-    }
+fn read_as<T: TryFrom<Value, Error = Value>>(name: &str, value: Value) -> T {
+    T::try_from(value).unwrap_or_else(|value| panic!("`{name}` is read as what it is not: {value:?}"))
 }
 
-/// How one of several tables is written in the file.
-fn titles(key: &str) -> &'static str {
-    match key {
-        "node" => "[[cluster.node]]",
-        "core" => "[[core]]",
-        _ => unreachable!("`{key}` is no list of tables"),
-    }
+fn title(scope: Option<&'static Table>) -> &'static str {
+    scope.map_or("", |table| table.title)
 }
 
-fn kind(value: &DeValue<'_>) -> &'static str {
+/// All that has a meaning in a table: its keys, and the tables in it.
+fn known(scope: Option<&'static Table>) -> Vec<&'static str> {
+    let keys = scope.map_or(&[][..], |table| table.keys).iter().map(|key| key.name);
+    let path = scope.map_or("", Table::path);
+    let inner = TABLES.iter().filter_map(|table| {
+        let name = table.path().rsplit('.').next()?;
+        (table.path() == join(path, name)).then_some(name)
+    });
+    keys.chain(inner).collect()
+}
+
+fn join(path: &str, name: &str) -> String {
+    if path.is_empty() { name.to_owned() } else { format!("{path}.{name}") }
+}
+
+fn kind_of(value: &DeValue<'_>) -> &'static str {
     match value {
         DeValue::String(_) => "text",
         DeValue::Integer(_) | DeValue::Float(_) => "a number",
@@ -255,29 +341,4 @@ fn kind(value: &DeValue<'_>) -> &'static str {
 
 fn line_of(text: &str, offset: usize) -> usize {
     1 + text.as_bytes()[..offset.min(text.len())].iter().filter(|byte| **byte == b'\n').count()
-}
-
-/// The known key that is at most a third of its letters away.
-fn nearest(key: &str, known: &[&'static str]) -> Option<&'static str> {
-    let (distance, nearest) = known.iter().map(|candidate| (edits(key, candidate), *candidate)).min()?;
-    (distance <= nearest.len().div_ceil(3)).then_some(nearest)
-}
-
-/// How many letters must be put in, taken out, replaced or swapped with their neighbour to make `a` of `b`.
-fn edits(a: &str, b: &str) -> usize {
-    let (a, b): (Vec<char>, Vec<char>) = (a.chars().take(64).collect(), b.chars().collect());
-    let mut rows = vec![(0..=b.len()).collect::<Vec<usize>>()];
-    for i in 1..=a.len() {
-        let mut row = vec![i];
-        for j in 1..=b.len() {
-            let replaced = rows[i - 1][j - 1] + usize::from(a[i - 1] != b[j - 1]);
-            let mut least = replaced.min(rows[i - 1][j] + 1).min(row[j - 1] + 1);
-            if i > 1 && j > 1 && a[i - 1] == b[j - 2] && a[i - 2] == b[j - 1] {
-                least = least.min(rows[i - 2][j - 2] + 1);
-            }
-            row.push(least);
-        }
-        rows.push(row);
-    }
-    rows[a.len()][b.len()]
 }

@@ -107,6 +107,7 @@ scrub = "64KiB"
 id = 1
 cpu = 3
 spin_before_park = "50us"
+memory = "1MiB"
 cache = "1MiB"
 capacity = "2GiB"
 data = "fast"
@@ -138,6 +139,7 @@ data = "fast"
     assert_eq!(config.cores[0].store, store);
     assert_eq!(config.cores[1].store, Store { capacity: Some(2 << 30), cache: 1 << 20, ..store });
     assert_eq!((config.cores[1].cpu, config.cores[1].spin_before_park), (Some(3), Duration::from_micros(50)));
+    assert_eq!((config.cores[0].memory, config.cores[1].memory), (256 << 10, 1 << 20));
     assert_eq!(config.relative_to(Path::new("/etc")).cores[1].data, Path::new("/etc/fast"));
 }
 
@@ -273,4 +275,129 @@ fn the_secret_is_in_no_message() {
     assert!(!format!("{config:?}").contains("0123456789"));
     let error = Config::parse(&small("", "").replace("0123456789abcdef", "tooshort")).unwrap_err();
     assert!(!format!("{error} {error:?}").contains("tooshort"));
+}
+
+#[test]
+fn cores_are_pinned_in_the_order_of_the_list() {
+    let node = |cores: u16, lines: &str, rest: &str| {
+        small("MEMBER", &format!("cores = {cores}")).replace("[node]\n", &format!("[node]\n{lines}\n")) + rest
+    };
+    let cpus = |text: &str| {
+        let cores = Config::parse(text).unwrap().cores;
+        cores.into_iter().map(|core| core.cpu).collect::<Vec<_>>()
+    };
+    assert_eq!(cpus(&node(3, "cpus = \"8,0-3\"", "")), [Some(8), Some(0), Some(1)]);
+    // Who names its own takes none of the others'.
+    assert_eq!(cpus(&node(3, "cpus = \"0-2\"", "[[core]]\nid = 1\ncpu = 0\n")), [Some(1), Some(0), Some(2)]);
+    assert_eq!(cpus(&node(2, "cpus = \"5\"", "[[core]]\nid = 1\ncpu = 9\n")), [Some(5), Some(9)]);
+    check_bad(&node(3, "cpus = \"0-1\"", ""), "line 3: `cpus` in [node] has a CPU for 2 of the 3 cores that name none");
+    check_bad(&node(2, "cpus = \"0-1\"", "[[core]]\nid = 1\ncpu = 0\n[[core]]\nid = 0\ncpu = 0\n"), "two cores are");
+    check_bad(&node(1, "cpus = \"0-x\"", ""), "`cpus` in [node] must be numbers up to 4095 and ranges of them");
+    check_bad(&node(1, "cpus = [0]", ""), "`cpus` in [node] must be text in quotes, not a list");
+
+    let spin = "[[core]]\nid = 0\nspin_before_park = \"50us\"\n";
+    check_bad(&node(1, "", spin), "`spin_before_park` in [[core]] does nothing for a core that is not pinned");
+    let pinned = node(1, "cpus = \"3\"", spin);
+    assert_eq!(Config::parse(&pinned).unwrap().cores[0].spin_before_park, Duration::from_micros(50));
+    let shared = Config::parse(&pinned.replace("[node]\n", "[node]\noverprovisioned = true\n")).unwrap();
+    assert_eq!((shared.cores[0].cpu, shared.cores[0].spin_before_park), (None, Duration::ZERO));
+    assert_eq!(Config::parse(&pinned).unwrap().overprovisioned(), shared);
+}
+
+#[test]
+fn each_setting_is_noted_with_its_line() {
+    let (_, settings) = Config::read(&small("REST", "[limits]\nsiblings = 8")).unwrap();
+    let of = |path: &str| settings.iter().find(|setting| setting.path() == path).unwrap_or_else(|| panic!("no {path}"));
+    let told = |path: &str| (of(path).value.as_ref().map(ToString::to_string), of(path).source);
+    assert_eq!(told("limits.siblings"), (Some("8".into()), Source::File(16)));
+    assert_eq!(told("limits.value"), (Some("\"1MiB\"".into()), Source::Default));
+    assert_eq!(told("cluster.read_quorum"), (Some("1".into()), Source::File(8)));
+    assert_eq!(told("cluster.node.1.address"), (Some("\"127.0.0.1\"".into()), Source::File(13)));
+    assert_eq!(told("core.0.cache"), (Some("\"256MiB\"".into()), Source::Default));
+    assert_eq!(told("core.0.capacity"), (None, Source::Default));
+    assert_eq!(told("cluster.secret"), (Some("\"(redacted)\"".into()), Source::File(7)));
+    // Each key once, and no other: what is in the table is read.
+    let keys: usize = keys::TABLES.iter().map(|table| table.keys.len()).sum();
+    assert_eq!(settings.len(), keys);
+}
+
+/// Keys, each with another value than the default.
+const OTHER: [(&str, &str, &str); 32] = [
+    ("data", "[node]", "\"elsewhere\""),
+    ("join", "[node]", "true"),
+    ("insecure", "[node]", "true"),
+    ("cpus", "[node]", "\"0-3\""),
+    ("overprovisioned", "[node]", "true"),
+    ("partitions", "[cluster]", "512"),
+    ("replicas", "[cluster]", "2"),
+    ("cores", "[[cluster.node]]", "2"),
+    ("rack", "[[cluster.node]]", "\"r\""),
+    ("weight", "[[cluster.node]]", "2.0"),
+    ("port", "[[cluster.node]]", "1"),
+    ("core_port", "[[cluster.node]]", "2"),
+    ("peer_port", "[[cluster.node]]", "3"),
+    ("http_port", "[[cluster.node]]", "4"),
+    ("value", "[limits]", "\"2MiB\""),
+    ("object", "[limits]", "\"4MiB\""),
+    ("siblings", "[limits]", "5"),
+    ("timeout", "[limits]", "\"1s\""),
+    ("connections", "[limits]", "6"),
+    ("operations", "[limits]", "7"),
+    ("p999", "[slo]", "\"1ms\""),
+    ("admission", "[slo]", "false"),
+    ("capacity", "[store]", "\"1GiB\""),
+    ("segment", "[store]", "\"32MiB\""),
+    ("cache", "[store]", "\"1MiB\""),
+    ("commits_in_flight", "[store]", "2"),
+    ("commit", "[store]", "\"fdatasync\""),
+    ("checkpoint_every", "[store]", "\"1MiB\""),
+    ("queue", "[store]", "\"8MiB\""),
+    ("scrub", "[store]", "\"2MiB\""),
+    ("memory", "[[core]]", "\"1MiB\""),
+    ("cpu", "[[core]]", "9"),
+];
+
+/// What a running node takes over is what the table of keys calls live, and nothing else.
+#[test]
+fn a_running_node_takes_over_the_live_keys_alone() {
+    let base = small("REST", "[limits]\n[slo]\n[store]\n[[core]]\nid = 0\n");
+    let (config, settings) = Config::read(&base).unwrap();
+    for (name, title, value) in OTHER {
+        let (after, changed) = Config::read(&base.replacen(title, &format!("{title}\n{name} = {value}"), 1)).unwrap();
+        let path = format!("{}.{name}", title.trim_matches(['[', ']']));
+        let is_it = |table: &&keys::Table| table.title == title;
+        let key = keys::TABLES.iter().find(is_it).and_then(|table| table.key(name)).expect("it is a key");
+        let differs = differences(&settings, &changed);
+        let told = differs.iter().find(|difference| difference.path.rsplit('.').next() == Some(name));
+        assert_eq!(told.map(|difference| difference.live), Some(key.live), "{path}: {differs:?}");
+        let taken = config.with_live_keys_of(&after).unwrap();
+        assert_eq!(taken != config, key.live, "{path}");
+        if key.live {
+            assert_eq!(taken, after, "{path}");
+        }
+    }
+    // The rest is given already, or cannot differ by itself.
+    let rest = ["id", "name", "secret", "read_quorum", "write_quorum", "address", "spin_before_park"];
+    for table in keys::TABLES {
+        for key in table.keys {
+            let is_tried = OTHER.iter().any(|(name, title, _)| (*name, *title) == (key.name, table.title));
+            let of_store = table.title == "[[core]]" && ["cache", "capacity", "data"].contains(&key.name);
+            assert!(is_tried || of_store || rest.contains(&key.name), "{} is not tried", table.path_of(key));
+        }
+    }
+}
+
+#[test]
+fn what_is_taken_over_fits_what_stays() {
+    let node = |store: &str, limits: &str| {
+        Config::parse(&small("REST", &format!("[limits]\n{limits}\n[store]\n{store}"))).unwrap()
+    };
+    let running = node("segment = \"4MiB\"", "object = \"1MiB\"\nvalue = \"64KiB\"");
+    let larger = node("segment = \"64MiB\"", "object = \"8MiB\"");
+    let error = running.with_live_keys_of(&larger).unwrap_err().to_string();
+    assert!(error.contains("`segment` in [store] must hold 3 of the largest objects"), "{error}");
+    let mut more = running.clone();
+    (more.cluster.replicas, more.cluster.write_quorum) = (7, 5);
+    let error = running.with_live_keys_of(&more).unwrap_err().to_string();
+    assert!(error.contains("`write_quorum` in [cluster] must be from 1 to 3"), "{error}");
 }
