@@ -80,7 +80,7 @@ fn requests(criterion: &mut Criterion) {
     thread::scope(|scope| {
         for node in 1..=NODES {
             let (config, stop) = (config(directory.path(), node), &stop);
-            scope.spawn(move || server::run(config, stop, || {}, || {}).unwrap_or_else(|error| panic!("{error}")));
+            scope.spawn(move || server::run(config, stop, |_| {}, || None).unwrap_or_else(|error| panic!("{error}")));
         }
         let mut client = filled();
         let mut group = criterion.benchmark_group("cluster");

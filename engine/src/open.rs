@@ -283,6 +283,8 @@ pub(crate) async fn open<D: Disk>(
         disk,
         store: config.store,
         chores: Chores::new(config.background_pause),
+        scrub_rate: Cell::new(config.scrub_bytes_per_second),
+        scrub_rate_changed: Signal::default(),
         config,
         versions,
         state: RefCell::new(state),
@@ -334,9 +336,7 @@ fn tasks<D: Disk>(shared: &Rc<Shared<D>>) -> Vec<Task> {
     tasks.push(background("zeroing", enter(), preparer::run(shared.clone())));
     tasks.push(background("compaction", enter(), compactor::run(shared.clone())));
     tasks.push(background("checkpoint", enter(), checkpoint::run(shared.clone())));
-    if shared.config.scrub_bytes_per_second > 0 {
-        tasks.push(background("scrub", enter(), scrub::run(shared.clone())));
-    }
+    tasks.push(background("scrub", enter(), scrub::run(shared.clone())));
     tasks
 }
 

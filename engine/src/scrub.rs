@@ -23,6 +23,7 @@ use crate::{
     store::Store,
     versions::Summary,
 };
+use futures_lite::future;
 use std::{collections::VecDeque, rc::Rc, time::Duration};
 
 /// So many entries of the index are looked at in one slice.
@@ -46,11 +47,16 @@ pub(crate) struct Listing {
 
 /// One pass after the other, until the store is closed.
 pub(crate) async fn run<D: Disk>(shared: Rc<Shared<D>>) {
-    let rate = shared.config.scrub_bytes_per_second;
     let store = Store { shared: shared.clone() };
     let (mut at, mut begun) = (ScrubPosition::default(), shared.disk.now());
     let mut pass = None;
     while !shared.is_over() {
+        let (rate, changed, over) = (shared.scrub_rate.get(), shared.scrub_rate_changed.count(), shared.over.count());
+        if rate == 0 {
+            pass = None;
+            future::or(shared.scrub_rate_changed.after(changed), shared.over.after(over)).await;
+            continue;
+        }
         let slots = shared.state.borrow().space.slots.len() as u64;
         pass.get_or_insert_with(|| shared.chores.begin(Chore::Scrub, slots)).reached(at.segment.into());
         let before = shared.counters.scrub_read_bytes.get();

@@ -122,6 +122,10 @@ pub(crate) struct Shared<D: Disk> {
     pub(crate) chores: Chores,
     /// What the scrub is about to read.
     pub(crate) scrub: RefCell<Listing>,
+    /// The scrub reads so many bytes a second; 0: none.
+    pub(crate) scrub_rate: Cell<u64>,
+    /// That is another number now.
+    pub(crate) scrub_rate_changed: Signal,
 }
 
 /// Counts tasks that run.

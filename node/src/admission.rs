@@ -136,6 +136,11 @@ impl Admission {
         }
     }
 
+    /// From now on background work may be held back, or always has its full share.
+    pub fn enable(&mut self, enabled: bool) {
+        self.enabled = enabled;
+    }
+
     /// When to tell how requests have fared next.
     #[must_use]
     pub fn next_timeout(&self) -> Instant {

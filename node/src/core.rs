@@ -497,6 +497,26 @@ impl<D: Disk> Core<D> {
         }
     }
 
+    /// From now on these settings hold, of those that may change while it runs: the defaults and limits of requests, and what
+    /// they are promised. What is under way goes on as it was begun.
+    pub fn handle_settings(&mut self, settings: &Settings) {
+        self.settings = Settings {
+            read_quorum: settings.read_quorum,
+            write_quorum: settings.write_quorum,
+            timeout: settings.timeout,
+            value_bytes_max: settings.value_bytes_max,
+            object_bytes_max: settings.object_bytes_max,
+            siblings_max: settings.siblings_max,
+            operations_max: settings.operations_max,
+            service_level: settings.service_level,
+            admission: settings.admission,
+            ..self.settings.clone()
+        };
+        self.recorder.set_service_level(settings.service_level);
+        self.admission.enable(settings.admission);
+        self.pass_on_shares();
+    }
+
     /// The store of what this core owns.
     #[must_use]
     pub fn store(&self) -> &Store<D> {
@@ -515,7 +535,7 @@ impl<D: Disk> Core<D> {
         &self.ring
     }
 
-    /// The settings that it was made with.
+    /// The settings that it goes by.
     #[must_use]
     pub fn settings(&self) -> &Settings {
         &self.settings

@@ -128,6 +128,11 @@ impl Recorder {
         }
     }
 
+    /// From now on what takes longer than this counts as slow.
+    pub fn set_service_level(&mut self, service_level: Duration) {
+        self.service_level = service_level;
+    }
+
     /// A request was answered. `key`: its partition, and as it is encoded.
     pub fn record(&mut self, now: Instant, kind: Kind, trace: &Trace, key: Option<(u16, &[u8])>, failed: bool) {
         self.roll(now);

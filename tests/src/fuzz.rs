@@ -357,7 +357,7 @@ fn logs() -> Vec<Vec<u8>> {
 }
 
 fn configs() -> Vec<Vec<u8>> {
-    vec![include_bytes!("../../tools/quorate.example.toml").to_vec()]
+    vec![include_bytes!("../../quorate.example.toml").to_vec()]
 }
 
 /// A store with a few keys: the image of its index, and the beginning of its first segment.

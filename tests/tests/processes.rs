@@ -15,6 +15,7 @@ mod processes {
     mod changes;
     mod cluster;
     mod compare;
+    mod config;
     mod crashes;
     mod dev;
     mod disks;

@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use quorate_node::config::Config;
+use quorate_node::config::{Config, Setting};
 
 use crate::failure::{Failure, failed};
 
@@ -19,6 +19,11 @@ const BYTES_MAX: u64 = 1 << 20;
 
 /// The configuration in the file at `path`, its paths made absolute.
 pub(crate) fn load(path: &Path) -> Result<Config, Failure> {
+    read(path).map(|(config, _)| config)
+}
+
+/// The same, and what holds for each key as the file has it.
+pub(crate) fn read(path: &Path) -> Result<(Config, Vec<Setting>), Failure> {
     let shown = path.display();
     let mut text = String::new();
     let read = File::open(path).and_then(|file| file.take(BYTES_MAX + 1).read_to_string(&mut text));
@@ -26,8 +31,8 @@ pub(crate) fn load(path: &Path) -> Result<Config, Failure> {
     if bytes as u64 > BYTES_MAX {
         return Err(failed(format!("{shown} is longer than 1MiB: this is no configuration")));
     }
-    let config = Config::parse(&text).map_err(|error| failed(format!("{shown}: {error}")))?;
-    Ok(config.relative_to(&directory_of(path)?))
+    let (config, settings) = Config::read(&text).map_err(|error| failed(format!("{shown}: {error}")))?;
+    Ok((config.relative_to(&directory_of(path)?), settings))
 }
 
 /// The absolute directory that the file at `path` lies in.
@@ -39,20 +44,6 @@ pub(crate) fn directory_of(path: &Path) -> Result<PathBuf, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_example_is_a_configuration() {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("quorate.example.toml");
-        let config = load(&path).unwrap();
-        assert_eq!(config.cluster.members.len(), 3);
-        assert_eq!(config.data, path.with_file_name("data"));
-        // What the example shows as defaults are the defaults: with those lines taken out nothing changes.
-        let text = std::fs::read_to_string(&path).unwrap();
-        let without: Vec<&str> = text.lines().filter(|line| !line.contains("# default")).collect();
-        assert!(without.len() + 20 < text.lines().count());
-        let bare = Config::parse(&without.join("\n")).unwrap();
-        assert_eq!(bare.relative_to(path.parent().unwrap()), config);
-    }
 
     #[test]
     fn what_cannot_be_read_is_told_with_its_path() {

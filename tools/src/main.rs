@@ -8,6 +8,7 @@
 mod bench;
 mod cluster;
 mod completions;
+mod config;
 mod config_file;
 mod data;
 mod dev;
@@ -19,6 +20,7 @@ mod pid_file;
 mod ports;
 mod probe;
 mod rehome;
+mod reload;
 mod repair;
 mod resp;
 mod ring;
@@ -48,6 +50,7 @@ struct Cli {
 enum Command {
     Dev(dev::Args),
     Serve(serve::Args),
+    Config(config::Args),
     Rehome(rehome::Args),
     Status(status::Args),
     Ring(ring::Args),
@@ -70,6 +73,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Dev(args) => dev::run(&args),
         Command::Serve(args) => serve::run(&args),
+        Command::Config(args) => config::run(&args),
         Command::Rehome(args) => rehome::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Ring(args) => ring::run(&args),

@@ -3,13 +3,20 @@
 //! The rule: what is missing is told with its cure before anything is opened. Soft limits are raised to what is needed,
 //! hard ones, which somebody set on purpose, are not.
 
-use std::{fmt, io};
+use std::{fmt, fs, io};
 
 use io_uring::{IoUring, Probe, opcode};
+use quorate_node::config::{Core, cpus};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
-/// What a core locks into memory: the buffers that it registers with each of its three rings, and the rings.
-const LOCKED_BYTES_PER_CORE: u64 = 1 << 20;
+/// A core has so many rings, and registers its buffers with each of them.
+const RINGS_PER_CORE: u64 = 3;
+
+/// What a core's rings lock into memory beside that.
+const RING_BYTES_PER_CORE: u64 = 256 << 10;
+
+/// The CPUs that the kernel runs.
+const ONLINE: &str = "/sys/devices/system/cpu/online";
 
 /// Files and listeners of a core, without its clients and peers.
 const FILES_PER_CORE: u64 = 64;
@@ -25,20 +32,29 @@ pub(crate) enum Problem {
     /// The kernel is too old for some operations.
     MissingOperations(Vec<&'static str>),
     /// Too little memory may be locked.
-    LockedMemory { limit: u64, needed: u64, cores: u16 },
+    LockedMemory { limit: u64, needed: u64, cores: usize },
     /// Too few files may be open.
     OpenFiles { limit: u64, needed: u64 },
+    /// A core is pinned to a CPU that is not there.
+    NoCpu { cpu: usize, online: String },
 }
 
-/// Whether a node of `cores` cores can run here; raises what limits can be raised.
-pub(crate) fn check(cores: u16) -> Result<(), Problem> {
+/// Whether a node of these cores can run here; raises what limits can be raised.
+pub(crate) fn check(cores: &[Core]) -> Result<(), Problem> {
+    // Where it cannot be read the executors themselves will say what they miss.
+    let online = fs::read_to_string(ONLINE).unwrap_or_default().trim().to_owned();
+    if let Ok(cpus) = cpus(&online)
+        && let Some(cpu) = cores.iter().filter_map(|core| core.cpu).find(|cpu| !cpus.contains(cpu))
+    {
+        return Err(Problem::NoCpu { cpu, online });
+    }
     let locked = raise(Resource::Memlock);
-    let needed = LOCKED_BYTES_PER_CORE * u64::from(cores);
+    let needed = cores.iter().map(|core| RINGS_PER_CORE * core.memory as u64 + RING_BYTES_PER_CORE).sum();
     if locked < needed {
-        return Err(Problem::LockedMemory { limit: locked, needed, cores });
+        return Err(Problem::LockedMemory { limit: locked, needed, cores: cores.len() });
     }
     let files = raise(Resource::Nofile);
-    let needed = FILES_PER_CORE * u64::from(cores) + CONNECTIONS_MIN;
+    let needed = FILES_PER_CORE * cores.len() as u64 + CONNECTIONS_MIN;
     if files < needed {
         return Err(Problem::OpenFiles { limit: files, needed });
     }
@@ -113,6 +129,11 @@ impl fmt::Display for Problem {
                 needed >> 10,
                 needed >> 10,
             ),
+            Self::NoCpu { cpu, online } => write!(
+                f,
+                "a core is pinned to CPU {cpu}, but this machine runs the CPUs {online}: correct `cpus` in [node] or `cpu` in \
+                 [[core]], or start with --overprovisioned"
+            ),
             Self::OpenFiles { limit, needed } => write!(
                 f,
                 "too few files may be open: {limit}, but at least {needed} are needed. Raise the limit: `ulimit -n {needed}` \
@@ -137,6 +158,10 @@ mod tests {
             (Problem::LockedMemory { limit: 65_536, needed: 4 << 20, cores: 4 }, "`ulimit -l 4096`"),
             (Problem::LockedMemory { limit: 65_536, needed: 4 << 20, cores: 4 }, "LimitMEMLOCK=4194304"),
             (Problem::OpenFiles { limit: 100, needed: 320 }, "`ulimit -n 320`"),
+            (
+                Problem::NoCpu { cpu: 8, online: "0-3".into() },
+                "CPU 8, but this machine runs the CPUs 0-3: correct `cpus`",
+            ),
         ] {
             assert!(problem.to_string().contains(wanted), "{problem}");
         }

@@ -27,7 +27,7 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let config = config_file::load(&args.config)?;
     pid_file::check_not_running(&args.config)?;
-    probe::check(1).map_err(|problem| failed(problem.to_string()))?;
+    probe::check(&config.cores[..1]).map_err(|problem| failed(problem.to_string()))?;
     let finishes = rehome::is_unfinished(&config);
     let report = rehome::rehome(&config).map_err(|error| failed(error.to_string()))?;
     let cores = config.member().cores;

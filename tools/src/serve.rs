@@ -7,6 +7,7 @@ use std::{
     path::PathBuf,
 };
 
+use quorate_node::server::{self, Stage};
 use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
 use sd_notify::NotifyState;
 
@@ -15,15 +16,19 @@ use crate::{
     failure::{Failure, failed},
     pid_file::PidFile,
     ports, probe,
+    reload::Reload,
     signals::{self, SIGINT, SIGTERM},
 };
 
-/// Run one node until SIGTERM or Ctrl-C
+/// Run one node until SIGTERM or Ctrl-C; SIGHUP has it read its configuration again
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// The node's configuration (TOML); tools/quorate.example.toml explains it
+    /// The node's configuration (TOML); `quorate config example` explains it
     #[arg(long, value_name = "FILE")]
     config: PathBuf,
+    /// Other processes share the CPUs: pin no core and let none poll, whatever the configuration says
+    #[arg(long)]
+    overprovisioned: bool,
     /// Stop when the process that started this one is gone, which has this id
     #[arg(long, value_name = "PID", hide = true)]
     stop_with_parent: Option<i32>,
@@ -36,19 +41,25 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     if let Some(parent) = args.stop_with_parent {
         stop_with(parent)?;
     }
-    let config = config_file::load(&args.config)?;
+    let (mut config, settings) = config_file::read(&args.config)?;
+    if args.overprovisioned {
+        config = config.overprovisioned();
+    }
+    let mut reload = Reload::new(args.config.clone(), config.clone(), settings)?;
     let _pid_file = PidFile::claim(&args.config)?;
-    probe::check(config.member().cores).map_err(|problem| failed(problem.to_string()))?;
+    probe::check(&config.cores).map_err(|problem| failed(problem.to_string()))?;
     ports::check(config.member())?;
     let member = config.member();
     let (node, address, port) = (member.id, member.address, member.port);
-    let ready = || {
-        tell_manager(NotifyState::Ready);
-        // Nobody may be listening, which must not stop a node.
-        drop(writeln!(io::stdout(), "node {node} serves clients at {address}:{port}"));
+    let tell = |stage| match stage {
+        Stage::Serves => {
+            tell_manager(NotifyState::Ready);
+            // Nobody may be listening, which must not stop a node.
+            drop(writeln!(io::stdout(), "node {node} serves clients at {address}:{port}"));
+        }
+        Stage::Stops => tell_manager(NotifyState::Stopping),
     };
-    let stopping = || tell_manager(NotifyState::Stopping);
-    quorate_node::server::run(config, &stop, ready, stopping).map_err(|error| failed(error.to_string()))
+    server::run(config, &stop, tell, || reload.poll()).map_err(|error| failed(error.to_string()))
 }
 
 /// Tells the service manager, if one started this node and wants to know.

@@ -1,6 +1,6 @@
-//! Signals that tell a command to end, as a flag that it looks at.
+//! Signals as flags that a command looks at: to end, and to read its configuration again.
 //!
-//! The rule: the first signal asks, and what was begun is put in order; the second ends the process at once, for whoever
+//! The rule: the first signal to end asks, and what was begun is put in order; the second ends the process at once, for whoever
 //! does not want to wait.
 //!
 //! Not here: what a command does about it.
@@ -27,6 +27,13 @@ pub(crate) fn stop_flag(signals: &[i32]) -> Result<Arc<AtomicBool>, Failure> {
             .map_err(|error| cannot(&error))?;
     }
     Ok(stop)
+}
+
+/// Becomes true each time at this signal, for whoever looks to set back.
+pub(crate) fn flag(signal: i32) -> Result<Arc<AtomicBool>, Failure> {
+    let flag = Arc::new(AtomicBool::new(false));
+    flag::register(signal, Arc::clone(&flag)).map_err(|error| cannot(&error))?;
+    Ok(flag)
 }
 
 /// A limit on file sizes shall be an error of the write, which is a full disk, and not the end of the process.

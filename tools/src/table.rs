@@ -19,6 +19,21 @@ pub(crate) fn aligned(table: &[Vec<String>]) -> String {
     text
 }
 
+/// `text` in lines of at most `width` characters, each after `indent`.
+pub(crate) fn wrapped(text: &str, width: usize, indent: &str) -> String {
+    let (mut lines, mut line) = (String::new(), indent.to_owned());
+    for word in text.split_whitespace() {
+        let is_first = line == indent;
+        if !is_first && line.chars().count() + 1 + word.chars().count() > width {
+            lines += &format!("{line}\n");
+            line = indent.to_owned() + word;
+        } else {
+            line = if is_first { line + word } else { line + " " + word };
+        }
+    }
+    lines + &line + "\n"
+}
+
 pub(crate) fn size(bytes: u64) -> String {
     let units = [("TiB", 40), ("GiB", 30), ("MiB", 20), ("KiB", 10)];
     match units.iter().find(|(_, shift)| bytes >> shift > 0) {
@@ -67,6 +82,13 @@ mod tests {
         let row = |cells: &[&str]| cells.iter().map(|cell| (*cell).to_owned()).collect::<Vec<_>>();
         let table = [row(&["node", "keys", "disk"]), row(&["1", "12", "4 KiB"]), row(&["", "core 0 does not answer"])];
         assert_eq!(aligned(&table), "node  keys  disk\n1     12    4 KiB\n      core 0 does not answer\n");
+    }
+
+    #[test]
+    fn long_text_is_broken_between_words() {
+        assert_eq!(wrapped("one two three", 9, "# "), "# one two\n# three\n");
+        assert_eq!(wrapped("incomprehensible", 9, "  "), "  incomprehensible\n");
+        assert_eq!(wrapped("a\n b", 9, ""), "a b\n");
     }
 
     #[test]

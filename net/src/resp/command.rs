@@ -175,8 +175,15 @@ impl CommandParser {
     /// A parser at the start of a connection.
     #[must_use]
     pub fn new(limits: CommandLimits) -> Self {
+        let mut parser = Self { limits, state: State::Start, position: 0, arguments: Vec::new(), inline: Vec::new() };
+        parser.set_limits(limits);
+        parser
+    }
+
+    /// From now on these limits hold, also for the rest of a command that was begun.
+    pub fn set_limits(&mut self, limits: CommandLimits) {
         assert!(u32::try_from(limits.command_bytes_max).is_ok(), "arguments are kept as 32-bit ranges");
-        Self { limits, state: State::Start, position: 0, arguments: Vec::new(), inline: Vec::new() }
+        self.limits = limits;
     }
 
     /// The next command of `input`, which starts where the last command ended; `None` when more bytes are needed. Then

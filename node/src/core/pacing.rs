@@ -35,9 +35,12 @@ impl<D: Disk> Core<D> {
             requests: counted.iter().filter_map(|latencies| latencies.at_most().last()).sum(),
             slow: counted.iter().map(|latencies| latencies.slow()).sum(),
         };
-        if !self.admission.handle_period(now.instant, all) {
-            return;
+        if self.admission.handle_period(now.instant, all) {
+            self.pass_on_shares();
         }
+    }
+
+    pub(super) fn pass_on_shares(&mut self) {
         for work in Work::ALL {
             let stretch = self.admission.stretch(work);
             match work {

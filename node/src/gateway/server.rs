@@ -99,7 +99,8 @@ pub(super) fn config(_: &mut Client, command: Command<'_>, node: &dyn NodeView, 
         Ok("get") => config_get(command, node, writer),
         Ok("help") => write_help("config", &CONFIG, writer),
         Ok(_) => writer.error(
-            "ERR settings live in the node's configuration file, nothing was changed: edit it and start the node again",
+            "ERR settings live in the node's configuration file, nothing was changed: edit it, then send the node SIGHUP \
+             or start it again",
         ),
         Err(refusal) => writer.error(&refusal),
     }

@@ -92,6 +92,12 @@ impl Session {
         Self { parser: CommandParser::new(limits.command_limits()), client: Client::new(origin), line, paused: false }
     }
 
+    /// From now on these limits hold.
+    pub fn set_limits(&mut self, limits: GatewayLimits) {
+        self.line.limits = limits;
+        self.parser.set_limits(limits.command_limits());
+    }
+
     /// From now on so many requests may be under way at a time, at least one; never more than the limit.
     pub fn allow(&mut self, requests: usize) {
         self.line.requests_max = requests.clamp(1, self.line.limits.requests_max);

@@ -498,7 +498,7 @@ fn server_commands() {
         ("CONFIG GET", "-ERR wrong number of arguments for 'config|get' command"),
     ]);
     for (line, part) in [
-        ("CONFIG SET save x", "edit it and start the node again"),
+        ("CONFIG SET save x", "edit it, then send the node SIGHUP"),
         ("CONFIG GET *", "maxmemory-policy"),
         ("SCAN 0", "not supported"),
         ("KEYS *", "not supported"),

@@ -117,6 +117,7 @@ impl RespConnection {
         let sent = self.connection.send(|out| {
             let mut session = self.session.borrow_mut();
             let before = session.commands();
+            session.set_limits(self.view.gateway_limits());
             session.allow(self.share.most());
             taken = session.receive(input, &*self.view, &mut asks, out);
             self.view.count_commands(session.commands() - before);

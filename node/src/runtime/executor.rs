@@ -90,6 +90,8 @@ pub(super) struct Signals {
     pub keys: Vec<AtomicU64>,
     /// What each core told about itself last.
     pub figures: Vec<Mutex<Option<CoreFigures>>>,
+    /// For each core, the configuration that holds from now on, until the core has seen it.
+    pub changed: Vec<Mutex<Option<Arc<Config>>>>,
     /// Counts the node's client connections, so that each has a number of its own.
     pub clients: AtomicU64,
     /// What cores ask each other for operators.
@@ -317,11 +319,24 @@ async fn tick(shell: &Rc<Shell>, signals: &Signals, view: &View) {
         }
         shell.drive("a deadline", |core, now, out| core.handle_timeout(now, out));
         view.answer_questions();
+        let changed = signals.changed[core].lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(config) = changed {
+            take_over(shell, &config);
+        }
         if told.is_none_or(|told: Instant| told.elapsed() >= FIGURES_EVERY) {
             told = Some(Instant::now());
             *signals.figures[core].lock().unwrap_or_else(PoisonError::into_inner) = Some(figures::told(shell));
         }
     }
+}
+
+/// What may change while the node runs is from now on as `config` says.
+fn take_over(shell: &Rc<Shell>, config: &Config) {
+    let (settings, scrub) = (config.settings(shell.me()), config.cores[usize::from(shell.me().core.0)].store.scrub);
+    shell.drive("new settings", |core, _, _| core.handle_settings(&settings));
+    let (store, hints) = shell.look(|core| (core.store().clone(), core.hint_store().clone()));
+    store.set_scrub_rate(scrub);
+    hints.set_scrub_rate(scrub);
 }
 
 async fn stopped<T>(signals: &Signals) -> Option<T> {

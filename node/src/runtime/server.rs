@@ -7,7 +7,7 @@ use std::{
     io::{self, Write},
     path::{Path, PathBuf},
     sync::{
-        Arc, Mutex,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
     thread,
@@ -46,9 +46,6 @@ use crate::{
 /// Messages between two cores of the node that may wait.
 const MESH_CAPACITY: usize = 1024;
 
-/// Registered IO memory of an executor: little, since it is locked memory, which is scarce.
-const IO_MEMORY_BYTES: usize = 256 << 10;
-
 /// Shorter ones can make an executor park for good.
 const PREEMPT_TIMER: Duration = Duration::from_millis(10);
 
@@ -84,11 +81,26 @@ pub enum ServeError {
     Executor(String),
 }
 
-/// Runs a node until `stop` is set; `ready` is called once when all cores serve, `stopping` when they shall end.
+/// How far a node is, as [`run`] tells it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Stage {
+    /// All cores serve.
+    Serves,
+    /// They shall end.
+    Stops,
+}
+
+/// Runs a node until `stop` is set; `tell` is told how far it is. `changed` is asked again and again for a configuration that
+/// holds from now on; only what [`Config::with_live_keys_of`] takes over may differ in it.
 ///
 /// # Errors
 /// When a core did not start; nothing serves then.
-pub fn run(config: Config, stop: &AtomicBool, ready: impl FnOnce(), stopping: impl FnOnce()) -> Result<(), ServeError> {
+pub fn run(
+    config: Config,
+    stop: &AtomicBool,
+    mut tell: impl FnMut(Stage),
+    changed: impl FnMut() -> Option<Config>,
+) -> Result<(), ServeError> {
     config.ring().map_err(ServeError::Ring)?;
     if is_unfinished(&config) {
         return Err(ServeError::Start { data: config.data, error: StartError::Moving });
@@ -102,6 +114,7 @@ pub fn run(config: Config, stop: &AtomicBool, ready: impl FnOnce(), stopping: im
         keys: counters(),
         figures: (0..cores).map(|_| Mutex::default()).collect(),
         questions: Questions::new(cores),
+        changed: (0..cores).map(|_| Mutex::default()).collect(),
         ..Signals::default()
     });
     let mut threads = Vec::new();
@@ -120,7 +133,7 @@ pub fn run(config: Config, stop: &AtomicBool, ready: impl FnOnce(), stopping: im
         };
         let executor = LocalExecutorBuilder::new(core.cpu.map_or(Placement::Unbound, Placement::Fixed))
             .name(&format!("core-{}", plan.me.core))
-            .io_memory(IO_MEMORY_BYTES)
+            .io_memory(core.memory)
             .preempt_timer(PREEMPT_TIMER)
             .spin_before_park(core.spin_before_park)
             .spawn(move || executor::run(plan));
@@ -132,8 +145,8 @@ pub fn run(config: Config, stop: &AtomicBool, ready: impl FnOnce(), stopping: im
             }
         }
     }
-    watch(&signals, stop, cores, ready);
-    stopping();
+    watch(&signals, stop, cores, || tell(Stage::Serves), changed);
+    tell(Stage::Stops);
     let mut result = Ok(());
     for handle in threads {
         let ended = match handle.join() {
@@ -146,8 +159,14 @@ pub fn run(config: Config, stop: &AtomicBool, ready: impl FnOnce(), stopping: im
     result
 }
 
-/// Passes on the wish to stop, says when all cores serve, and reports a core that stands still.
-fn watch(signals: &Signals, stop: &AtomicBool, cores: u16, ready: impl FnOnce()) {
+/// Passes on the wish to stop and what has changed, says when all cores serve, and reports a core that stands still.
+fn watch(
+    signals: &Signals,
+    stop: &AtomicBool,
+    cores: u16,
+    ready: impl FnOnce(),
+    mut changed: impl FnMut() -> Option<Config>,
+) {
     let mut ready = Some(ready);
     let mut seen: Vec<(u64, Instant)> = signals.ticks.iter().map(|_| (0, Instant::now())).collect();
     while !signals.stop.load(Ordering::SeqCst) {
@@ -158,6 +177,13 @@ fn watch(signals: &Signals, stop: &AtomicBool, cores: u16, ready: impl FnOnce())
             && let Some(ready) = ready.take()
         {
             ready();
+        }
+        if ready.is_none()
+            && let Some(config) = changed().map(Arc::new)
+        {
+            for slot in &signals.changed {
+                *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(config.clone());
+            }
         }
         for (core, (tick, (last, since))) in signals.ticks.iter().zip(&mut seen).enumerate() {
             let now = tick.load(Ordering::Relaxed);

@@ -48,7 +48,6 @@ pub(super) struct View {
     map: RefCell<(Rc<Ring>, Rc<ClusterMap>)>,
     cluster: u64,
     replicas: u8,
-    value_bytes_max: usize,
     connections_max: u64,
     started: Instant,
     sessions: RefCell<BTreeMap<ConnectionId, WeakResp>>,
@@ -64,7 +63,6 @@ impl View {
             map: RefCell::new(shell.look(|core| (core.ring().clone(), Rc::new(core.ring().cluster_map())))),
             cluster: config.cluster_hash(),
             replicas: config.cluster.replicas,
-            value_bytes_max: config.limits.value as usize,
             connections_max: config.limits.connections.into(),
             started: Instant::now(),
             sessions: RefCell::default(),
@@ -73,7 +71,7 @@ impl View {
     }
 
     pub(super) fn gateway_limits(&self) -> GatewayLimits {
-        GatewayLimits::for_values(self.value_bytes_max)
+        GatewayLimits::for_values(self.shell.look(|core| core.settings().value_bytes_max))
     }
 
     pub(super) fn next_client(&self) -> u64 {

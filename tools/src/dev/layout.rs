@@ -251,7 +251,7 @@ fn first_cluster(wanted: &Wanted) -> Result<Cluster, Failure> {
 /// The configuration of `node`, such that reading it gives `cluster` again.
 fn render(node: NodeId, cluster: &Cluster) -> String {
     let mut text = format!(
-        "{MARK}\n\n[node]\nid = {node}\ndata = \"data\"\n\n\
+        "{MARK}\n\n[node]\nid = {node}\ndata = \"data\"\n# Its nodes share this machine's CPUs.\noverprovisioned = true\n\n\
          # The same on all nodes.\n[cluster]\nname = \"{}\"\nsecret = {}\npartitions = {}\nreplicas = {}\n\
          read_quorum = {}\nwrite_quorum = {}\n",
         cluster.name,
