@@ -101,7 +101,7 @@ fn a_running_node_takes_over_new_limits() {
     assert!(said.contains("limits.value is now \"512KiB\", it was \"256KiB\""), "{said}");
     assert!(said.contains("limits.connections needs a restart: 99 in the file, 10000 until then"), "{said}");
     wait_for("a larger value to be taken", || put(cluster.clients(1), "k", &value, None).ok());
-    assert_eq!(get(cluster.clients(1), "k").1, [value.clone()]);
+    assert_eq!(get(cluster.clients(1), "k").1, std::slice::from_ref(&value));
     assert_eq!(set(&mut resp), "OK");
 
     // A file that is wrong changes nothing.

@@ -139,7 +139,7 @@ mod tests {
             ("stores", "did you mean `store`?"),
             ("xyzzy", "`quorate config describe` lists all"),
         ] {
-            let error = find(Some(wanted)).err().expect("it is unknown").to_string();
+            let error = find(Some(wanted)).expect_err("it is unknown").to_string();
             assert!(error.contains(words), "{error}");
         }
     }
