@@ -93,7 +93,7 @@ impl Span<'_> {
 ///
 /// # Errors
 /// When the directory cannot be written with O_DIRECT, or io_uring is missing.
-pub(crate) fn run(args: &DiskArgs, stop: &AtomicBool) -> Result<DiskReport, Error> {
+pub fn run(args: &DiskArgs, stop: &AtomicBool) -> Result<DiskReport, Error> {
     let load_average = process::load_average();
     let span = Span { duration: args.duration, stop };
     let ways = [("O_DSYNC write", Way::Dsync), ("write, fdatasync", Way::Fdatasync), ("random read", Way::Read)];

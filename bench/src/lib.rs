@@ -37,7 +37,7 @@ use std::{
 
 pub use args::{Args, Command, LoadArgs, TargetKind};
 pub use compare::{BoundArgs, Choice, CompareArgs, Compared, Comparison, Figure, Round, Run, Skipped, Spread};
-pub use disk::{DiskArgs, DiskReport};
+pub use disk::{DiskArgs, DiskReport, run as measure_disk};
 pub use floor::{Floor, FloorReport};
 pub use ledger::Verdict;
 pub use paper::{Beside, PaperArgs, PaperFigure, PaperReport, Placement, paper};

@@ -19,6 +19,7 @@ mod processes {
     mod crashes;
     mod dev;
     mod disks;
+    mod doctor;
     mod filesystem;
     mod flips;
     mod harness;

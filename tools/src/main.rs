@@ -12,6 +12,7 @@ mod config;
 mod config_file;
 mod data;
 mod dev;
+mod doctor;
 mod failure;
 mod hints;
 mod man;
@@ -52,6 +53,7 @@ enum Command {
     Serve(serve::Args),
     Config(config::Args),
     Rehome(rehome::Args),
+    Doctor(doctor::Args),
     Status(status::Args),
     Ring(ring::Args),
     Cluster(cluster::Args),
@@ -75,6 +77,7 @@ fn main() -> ExitCode {
         Command::Serve(args) => serve::run(&args),
         Command::Config(args) => config::run(&args),
         Command::Rehome(args) => rehome::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Status(args) => status::run(&args),
         Command::Ring(args) => ring::run(&args),
         Command::Cluster(args) => cluster::run(&args),

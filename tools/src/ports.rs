@@ -17,28 +17,43 @@ use crate::failure::{Failure, failed};
 /// must not keep its successor from starting.
 const LINGER_MAX: Duration = Duration::from_secs(2);
 
+/// An address that cannot be listened on, and what to do about it.
+#[derive(Debug)]
+pub(crate) struct Refused {
+    pub(crate) what: String,
+    pub(crate) cure: String,
+}
+
 /// An error that names the first address of `member` that cannot be listened on.
-pub(crate) fn check(member: &Member) -> Result<(), Failure> {
+pub(crate) fn check(member: &Member) -> Result<(), Refused> {
     let deadline = Instant::now() + LINGER_MAX;
     for (setting, address) in member.listeners() {
         let Err(error) = bind(address, deadline) else { continue };
-        let of = format!("`{setting}` of node {}", member.id);
-        return Err(failed(match error.kind() {
-            io::ErrorKind::AddrInUse => format!(
-                "{address} ({of}) is in use by another process; `ss -ltnp 'sport = :{}'` shows which. \
-                 Stop it, or choose another port",
-                address.port()
+        let of = format!("{address} (`{setting}` of node {})", member.id);
+        let port = address.port();
+        let (what, cure) = match error.kind() {
+            io::ErrorKind::AddrInUse => (
+                format!("{of} is in use by another process"),
+                format!("`ss -ltnp 'sport = :{port}'` shows which. Stop it, or choose another port"),
             ),
-            io::ErrorKind::AddrNotAvailable => {
-                format!("{address} ({of}): this machine does not have the address {}", address.ip())
-            }
+            io::ErrorKind::AddrNotAvailable => (
+                format!("{of}: this machine does not have the address {}", address.ip()),
+                "`ip addr` shows which it has".to_owned(),
+            ),
             io::ErrorKind::PermissionDenied => {
-                format!("{address} ({of}): only root may listen on port {}; choose one above 1023", address.port())
+                (format!("{of}: only root may listen on port {port}"), "choose one above 1023".to_owned())
             }
-            _ => format!("cannot listen on {address} ({of}): {error}"),
-        }));
+            _ => (format!("cannot listen on {of}: {error}"), "choose another address or port".to_owned()),
+        };
+        return Err(Refused { what, cure });
     }
     Ok(())
+}
+
+impl From<Refused> for Failure {
+    fn from(Refused { what, cure }: Refused) -> Self {
+        failed(format!("{what}; {cure}"))
+    }
 }
 
 /// Whether `address` can be listened on; waits until `deadline` for one that is in use.
@@ -75,7 +90,7 @@ mod tests {
         let address = format!("127.251.{high}.{low}");
         let taken = TcpListener::bind((address.as_str(), 0)).unwrap();
         let port = taken.local_addr().unwrap().port();
-        let error = check(&member(&address, &format!("peer_port = {port}"))).unwrap_err().to_string();
+        let error = check(&member(&address, &format!("peer_port = {port}"))).unwrap_err().what;
         assert!(error.contains(&format!("{address}:{port} (`peer_port` of node 1) is in use")), "{error}");
     }
 
@@ -95,7 +110,7 @@ mod tests {
     #[test]
     fn a_foreign_address_is_named() {
         // Reserved for documentation: no machine has it.
-        let error = check(&member("192.0.2.1", "")).unwrap_err().to_string();
+        let error = check(&member("192.0.2.1", "")).unwrap_err().what;
         assert!(error.contains("does not have the address 192.0.2.1"), "{error}");
     }
 }

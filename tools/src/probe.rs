@@ -22,7 +22,7 @@ const ONLINE: &str = "/sys/devices/system/cpu/online";
 const FILES_PER_CORE: u64 = 64;
 
 /// Clients and peers that a node must be able to serve at the least.
-const CONNECTIONS_MIN: u64 = 256;
+pub(crate) const CONNECTIONS_MIN: u64 = 256;
 
 /// Why a node cannot run here. Nothing was started.
 #[derive(Debug)]
@@ -41,23 +41,42 @@ pub(crate) enum Problem {
 
 /// Whether a node of these cores can run here; raises what limits can be raised.
 pub(crate) fn check(cores: &[Core]) -> Result<(), Problem> {
+    check_cpus(cores)?;
+    check_locked_memory(raise(Resource::Memlock), cores)?;
+    check_open_files(raise(Resource::Nofile), cores.len(), CONNECTIONS_MIN)?;
+    check_ring()
+}
+
+/// Whether the CPUs that cores are pinned to are there.
+fn check_cpus(cores: &[Core]) -> Result<(), Problem> {
     // Where it cannot be read the executors themselves will say what they miss.
     let online = fs::read_to_string(ONLINE).unwrap_or_default().trim().to_owned();
-    if let Ok(cpus) = cpus(&online)
-        && let Some(cpu) = cores.iter().filter_map(|core| core.cpu).find(|cpu| !cpus.contains(cpu))
-    {
-        return Err(Problem::NoCpu { cpu, online });
+    let Ok(cpus) = cpus(&online) else { return Ok(()) };
+    match cores.iter().filter_map(|core| core.cpu).find(|cpu| !cpus.contains(cpu)) {
+        Some(cpu) => Err(Problem::NoCpu { cpu, online }),
+        None => Ok(()),
     }
-    let locked = raise(Resource::Memlock);
-    let needed = cores.iter().map(|core| RINGS_PER_CORE * core.memory as u64 + RING_BYTES_PER_CORE).sum();
-    if locked < needed {
-        return Err(Problem::LockedMemory { limit: locked, needed, cores: cores.len() });
-    }
-    let files = raise(Resource::Nofile);
-    let needed = FILES_PER_CORE * cores.len() as u64 + CONNECTIONS_MIN;
-    if files < needed {
-        return Err(Problem::OpenFiles { limit: files, needed });
-    }
+}
+
+/// How many bytes the executors lock.
+pub(crate) fn locked_memory_needed(cores: &[Core]) -> u64 {
+    cores.iter().map(|core| RINGS_PER_CORE * core.memory as u64 + RING_BYTES_PER_CORE).sum()
+}
+
+/// Whether the executors may lock what they want.
+pub(crate) fn check_locked_memory(limit: u64, cores: &[Core]) -> Result<(), Problem> {
+    let needed = locked_memory_needed(cores);
+    if limit < needed { Err(Problem::LockedMemory { limit, needed, cores: cores.len() }) } else { Ok(()) }
+}
+
+/// Whether the cores can have their files open, and so many connections beside them.
+pub(crate) fn check_open_files(limit: u64, cores: usize, connections: u64) -> Result<(), Problem> {
+    let needed = FILES_PER_CORE * cores as u64 + connections;
+    if limit < needed { Err(Problem::OpenFiles { limit, needed }) } else { Ok(()) }
+}
+
+/// Whether the kernel gives a ring, and one that can do all that is asked of it.
+pub(crate) fn check_ring() -> Result<(), Problem> {
     let mut probe = Probe::new();
     let ring = IoUring::new(8).map_err(Problem::NoRing)?;
     ring.submitter().register_probe(&mut probe).map_err(Problem::NoRing)?;
@@ -94,6 +113,11 @@ fn operations() -> [(u8, &'static str); 22] {
     ]
 }
 
+/// What a limit can be raised to.
+pub(crate) fn hard_limit(resource: Resource) -> u64 {
+    getrlimit(resource).maximum.unwrap_or(u64::MAX)
+}
+
 /// Raises the soft limit to the hard one; what then holds.
 fn raise(resource: Resource) -> u64 {
     let Rlimit { maximum, .. } = getrlimit(resource);
@@ -102,44 +126,65 @@ fn raise(resource: Resource) -> u64 {
     getrlimit(resource).current.unwrap_or(u64::MAX)
 }
 
-impl fmt::Display for Problem {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+impl Problem {
+    /// What to do about it.
+    pub(crate) fn cure(&self) -> String {
         match self {
             Self::NoRing(error) => match error.raw_os_error() {
-                Some(libc::ENOSYS) => write!(
-                    f,
-                    "no io_uring: this kernel (or the container's seccomp profile) does not offer it. Linux 5.8 or newer \
-                     with io_uring allowed is needed"
-                ),
-                Some(libc::EPERM | libc::EACCES) => write!(
-                    f,
-                    "no io_uring: it is forbidden here. Set `sysctl kernel.io_uring_disabled=0`, and in a container allow \
-                     the io_uring system calls in its seccomp profile"
-                ),
-                _ => write!(f, "no io_uring: the kernel gave no ring: {error}"),
+                Some(libc::ENOSYS) => "Linux 5.8 or newer with io_uring allowed is needed".to_owned(),
+                Some(libc::EPERM | libc::EACCES) => {
+                    "Set `sysctl kernel.io_uring_disabled=0`, and in a container allow \
+                                                     the io_uring system calls in its seccomp profile"
+                        .to_owned()
+                }
+                _ => "`dmesg | tail` may tell more".to_owned(),
             },
-            Self::MissingOperations(names) => {
-                write!(f, "this kernel's io_uring is too old, it lacks: {}. Take Linux 5.8 or newer", names.join(", "))
+            Self::MissingOperations(_) => "Take Linux 5.8 or newer".to_owned(),
+            Self::LockedMemory { needed, .. } => format!(
+                "Raise the limit: `ulimit -l {}` in the shell, `LimitMEMLOCK={needed}` in a systemd unit, or `memlock` in \
+                 /etc/security/limits.conf",
+                needed >> 10
+            ),
+            Self::NoCpu { .. } => {
+                "Correct `cpus` in [node] or `cpu` in [[core]], or start with --overprovisioned".to_owned()
             }
-            Self::LockedMemory { limit, needed, cores } => write!(
-                f,
-                "too little memory may be locked: {} KiB, but {cores} cores need {} KiB. Raise the limit: `ulimit -l {}` in \
-                 the shell, `LimitMEMLOCK={needed}` in a systemd unit, or `memlock` in /etc/security/limits.conf",
-                limit >> 10,
-                needed >> 10,
-                needed >> 10,
-            ),
-            Self::NoCpu { cpu, online } => write!(
-                f,
-                "a core is pinned to CPU {cpu}, but this machine runs the CPUs {online}: correct `cpus` in [node] or `cpu` in \
-                 [[core]], or start with --overprovisioned"
-            ),
-            Self::OpenFiles { limit, needed } => write!(
-                f,
-                "too few files may be open: {limit}, but at least {needed} are needed. Raise the limit: `ulimit -n {needed}` \
-                 in the shell, or `LimitNOFILE={needed}` in a systemd unit"
+            Self::OpenFiles { needed, .. } => format!(
+                "Raise the limit: `ulimit -n {needed}` in the shell, or `LimitNOFILE={needed}` in a systemd unit"
             ),
         }
+    }
+
+    /// What is the matter.
+    pub(crate) fn what(&self) -> String {
+        match self {
+            Self::NoRing(error) => match error.raw_os_error() {
+                Some(libc::ENOSYS) => {
+                    "no io_uring: this kernel (or the container's seccomp profile) does not offer it".to_owned()
+                }
+                Some(libc::EPERM | libc::EACCES) => "no io_uring: it is forbidden here".to_owned(),
+                _ => format!("no io_uring: the kernel gave no ring: {error}"),
+            },
+            Self::MissingOperations(names) => {
+                format!("this kernel's io_uring is too old, it lacks: {}", names.join(", "))
+            }
+            Self::LockedMemory { limit, needed, cores } => format!(
+                "too little memory may be locked: {} KiB, but {cores} cores need {} KiB",
+                limit >> 10,
+                needed >> 10
+            ),
+            Self::OpenFiles { limit, needed } => {
+                format!("too few files may be open: {limit}, but at least {needed} are needed")
+            }
+            Self::NoCpu { cpu, online } => {
+                format!("a core is pinned to CPU {cpu}, but this machine runs the CPUs {online}")
+            }
+        }
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}. {}", self.what(), self.cure())
     }
 }
 
@@ -160,7 +205,7 @@ mod tests {
             (Problem::OpenFiles { limit: 100, needed: 320 }, "`ulimit -n 320`"),
             (
                 Problem::NoCpu { cpu: 8, online: "0-3".into() },
-                "CPU 8, but this machine runs the CPUs 0-3: correct `cpus`",
+                "CPU 8, but this machine runs the CPUs 0-3. Correct `cpus`",
             ),
         ] {
             assert!(problem.to_string().contains(wanted), "{problem}");

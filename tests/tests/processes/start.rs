@@ -75,7 +75,7 @@ fn no_io_uring_is_told_with_the_cure() {
 }
 
 /// Makes `io_uring_setup` fail with `errno` in the process, as an old kernel or a container's seccomp profile does.
-fn without_io_uring(command: &mut Command, errno: i32) {
+pub(super) fn without_io_uring(command: &mut Command, errno: i32) {
     let load = |offset| libc::sock_filter { code: 0x20, jt: 0, jf: 0, k: offset };
     let unless_equal_skip = |value| libc::sock_filter { code: 0x15, jt: 0, jf: 1, k: value };
     let answer = |value| libc::sock_filter { code: 0x06, jt: 0, jf: 0, k: value };
