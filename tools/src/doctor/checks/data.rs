@@ -261,12 +261,12 @@ mod tests {
 
     #[test]
     fn direct_io_must_work_in_small_blocks() {
-        let judge = |direct| super::direct(&place(direct)).verdict;
+        let judge = |direct| direct(&place(direct)).verdict;
         assert_eq!(judge(Ok(Alignment { memory: Some(4), offset: Some(4096) })), Verdict::Ok);
         assert_eq!(judge(Ok(Alignment { memory: Some(4), offset: Some(16_384) })), Verdict::Fail);
         assert_eq!(judge(Ok(Alignment { memory: Some(8192), offset: Some(512) })), Verdict::Fail);
         assert_eq!(judge(Err(io::Error::from_raw_os_error(libc::EINVAL))), Verdict::Fail);
-        let found = super::direct(&place(Err(io::Error::from_raw_os_error(libc::EACCES))));
+        let found = direct(&place(Err(io::Error::from_raw_os_error(libc::EACCES))));
         assert!(found.fix.is_some_and(|fix| fix.contains("sudo chown USER /data")));
     }
 }
