@@ -261,7 +261,7 @@ mod tests {
 
     #[test]
     fn direct_io_must_work_in_small_blocks() {
-        let judge = |direct| direct(&place(direct)).verdict;
+        let judge = |tried| direct(&place(tried)).verdict;
         assert_eq!(judge(Ok(Alignment { memory: Some(4), offset: Some(4096) })), Verdict::Ok);
         assert_eq!(judge(Ok(Alignment { memory: Some(4), offset: Some(16_384) })), Verdict::Fail);
         assert_eq!(judge(Ok(Alignment { memory: Some(8192), offset: Some(512) })), Verdict::Fail);
