@@ -65,15 +65,17 @@ pub(crate) async fn run<D: Disk>(shared: Rc<Shared<D>>) {
         // A step that found nothing to read rests, too.
         let bytes = (shared.counters.scrub_read_bytes.get() - before).max(BACKGROUND_CHUNK as u64);
         let rest = Duration::from_secs_f64(bytes as f64 / rate as f64) * shared.chores.stretch(Chore::Scrub);
+        // Another rate shall not have to wait for the end of a rest that a very small one asked for.
+        let rest_at_most = |rest| future::or(shared.rest(rest), shared.scrub_rate_changed.after(changed));
         if next.is_some() {
-            shared.rest(rest).await;
+            rest_at_most(rest).await;
             continue;
         }
         checkpoint::scrub(&shared);
         pass = None;
         count(&shared.counters.scrub_passes, 1);
         let next_pass = begun + shared.config.scrub_pass_min;
-        shared.rest(rest.max(next_pass.saturating_sub(shared.disk.now()))).await;
+        rest_at_most(rest.max(next_pass.saturating_sub(shared.disk.now()))).await;
         begun = shared.disk.now();
     }
 }

@@ -496,8 +496,7 @@ impl<D: Disk> Store<D> {
         self.shared.chores.set_stretch(chore, factor);
     }
 
-    /// From now on the scrub reads so many bytes a second: see [`Config::scrub_bytes_per_second`]. A rest that has begun still
-    /// ends when it would have.
+    /// From now on the scrub reads so many bytes a second: see [`Config::scrub_bytes_per_second`].
     pub fn set_scrub_rate(&self, bytes_per_second: u64) {
         if self.shared.scrub_rate.replace(bytes_per_second) != bytes_per_second {
             self.shared.scrub_rate_changed.notify();

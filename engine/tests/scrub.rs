@@ -84,6 +84,29 @@ fn a_store_scrubs_itself_at_a_rate() {
     world.close();
 }
 
+/// A rate that is told later holds at once, however long the rest is that has begun.
+#[test]
+fn the_rate_of_the_scrub_may_change_at_any_time() {
+    let mut world = World::new(4, plain());
+    world.open();
+    fill(&mut world, KEYS);
+    let read_after = |world: &mut World, rate| {
+        world.store().set_scrub_rate(rate);
+        world.run_for(Duration::from_secs(3));
+        world.store().statistics().scrub_read_bytes
+    };
+    assert_eq!(read_after(&mut world, 0), 0);
+    // A chunk at a time, and a rest of more than a day after each.
+    let little = read_after(&mut world, 1);
+    assert!(little > 0);
+    assert_eq!(read_after(&mut world, 1), little);
+    let much = read_after(&mut world, 1 << 20);
+    assert!(much > little + (1 << 20), "{much} after {little}");
+    let none = read_after(&mut world, 0);
+    assert_eq!(read_after(&mut world, 0), none);
+    world.close();
+}
+
 /// Whichever of the checkpoints rots is found while the other serves, and replaced.
 #[test]
 fn a_checkpoint_that_rots_is_found_and_replaced() {

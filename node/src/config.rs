@@ -293,5 +293,6 @@ fn read_cpus(node: &mut Section<'_>, needed: usize, named: &[usize]) -> Result<V
     }
     Ok(listed)
 }
+
 #[cfg(test)]
 mod tests;

@@ -52,7 +52,7 @@ fn a_file_is_checked_without_a_node() {
         assert!(said.assert_ok().out.contains(words), "{}", said.out);
     }
     cluster.edit(1, "segment", "segmnt");
-    let wanted = ["config.toml: line 13: unknown key `segmnt` in [store]; did you mean `segment`?"];
+    let wanted = ["config.toml: line 14: unknown key `segmnt` in [store]; did you mean `segment`?"];
     config(&["check", &path(&cluster)]).assert_failed(&wanted);
     config(&["effective", &path(&cluster)]).assert_failed(&wanted);
     config(&["check", "/nowhere/config.toml"]).assert_failed(&["/nowhere/config.toml", "No such file"]);
