@@ -388,8 +388,8 @@ const STORE: Table = Table {
             kind: Kind::Size(4 * MIB..=64 * MIB),
             fallback: Is(Value::Size(64 * MIB)),
             live: false,
-            about: "One log file, a multiple of 128KiB; a store keeps the size that it was made with. Smaller ones \
-                    suit small capacities.",
+            about: "One log file, a multiple of 128KiB; a store opens only with the size that it was made with. Smaller \
+                    ones suit small capacities.",
         },
         Key {
             name: "cache",
