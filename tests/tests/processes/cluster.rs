@@ -128,9 +128,9 @@ impl Cluster {
     pub(crate) fn empty(nodes: u16) -> Self {
         static NEXT: AtomicU32 = AtomicU32::new(0);
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        assert!(number < 256 / NODES_MAX, "more clusters than addresses");
+        assert!(number < 512 / NODES_MAX, "more clusters than addresses");
         // Apart from other test processes: 127.64.0.0 to 127.127.255.255, by the process id.
-        let first = Ipv4Addr::from(0x7f40_0000 | (std::process::id() & 0x3fff) << 8 | (number * NODES_MAX + 1));
+        let first = Ipv4Addr::from(0x7f40_0000 | (std::process::id() & 0x1fff) << 9 | (number * NODES_MAX + 1));
         // On a real disk: the usual place of temporary files may be in memory.
         let directory = TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory can be made");
         Self { directory: directory.path().to_owned(), _temporary: Some(directory), first, nodes, hosts: None }
