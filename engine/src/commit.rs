@@ -1,8 +1,8 @@
 //! The committer: writes the log's frames, several at a time, as soon as there is something to write.
 //!
 //! The rule: no timer and no minimum: a lane that is free takes all that waits. While all lanes are busy the next frame
-//! fills, so groups grow with the load by themselves. Only while segments are short a lane rests first. The first error ends all
-//! lanes for good.
+//! fills, so groups grow with the load by themselves. Only while segments are short a lane rests after each. The first error ends
+//! all lanes for good.
 //!
 //! Not here: what a frame is (`frame`), in what order frames count (`log`).
 
@@ -18,10 +18,11 @@ use std::rc::Rc;
 
 /// One of the `commits_in_flight` lanes.
 pub(crate) async fn lane<D: Disk>(shared: Rc<Shared<D>>) {
+    let mut committed = 0;
     loop {
         let seen = shared.work.count();
-        let rest = shared.rest_of_log();
-        if !rest.is_zero() && shared.state.borrow().log.has_work() {
+        let rest = shared.rest_of_log(std::mem::take(&mut committed));
+        if !rest.is_zero() {
             shared.rest(rest).await;
         }
         let frame = {
@@ -42,7 +43,10 @@ pub(crate) async fn lane<D: Disk>(shared: Rc<Shared<D>>) {
             outcome = file.sync().await;
         }
         match outcome {
-            Ok(()) => written(&shared, &frame),
+            Ok(()) => {
+                committed = frame.buffer.len();
+                written(&shared, &frame);
+            }
             Err(error) => {
                 shared.fail(format_args!("writing {}: {error}", crate::segment::name(frame.segment.slot)));
                 return;

@@ -213,14 +213,9 @@ impl<D: Disk> Log<D> {
         !self.idle_sealed && self.ends_before_last_block(self.offset, 0)
     }
 
-    /// Something waits to be written.
-    pub(crate) fn has_work(&self) -> bool {
-        self.open.is_some() || !self.closed.is_empty()
-    }
-
     /// Nothing waits and nothing is being written.
     pub(crate) fn is_idle(&self) -> bool {
-        !self.has_work() && self.writing.is_empty()
+        self.open.is_none() && self.closed.is_empty() && self.writing.is_empty()
     }
 
     /// The next frame to write. It stays readable until it is durable.

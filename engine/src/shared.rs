@@ -198,18 +198,20 @@ impl<D: Disk> Shared<D> {
         }
     }
 
-    /// How long the log rests before a commit: while segments are short puts slow down, the more so the fewer are left, and do
-    /// not stop dead when none is.
-    pub(crate) fn rest_of_log(&self) -> Duration {
-        const LEAST: Duration = Duration::from_micros(500);
+    /// How long the log rests after a commit of so many bytes: while segments are short puts slow down, to a rate that is the
+    /// lower the fewer are left, so that they need not stop dead when none is.
+    pub(crate) fn rest_of_log(&self, committed: usize) -> Duration {
+        const MOST_BYTES_PER_SECOND: f64 = (32 << 20) as f64;
+        const LONGEST: f64 = 0.1;
         let space = &self.state.borrow().space;
         // One less is nothing but the compactor's turn.
         let lacking = self.config.free_wanted().saturating_sub(space.free_count() + 1);
         let lacking = lacking.max(usize::from(space.ready.is_empty()));
-        match lacking {
-            0 => Duration::ZERO,
-            lacking => LEAST * 4u32.pow(lacking.min(4) as u32 - 1),
+        if lacking == 0 {
+            return Duration::ZERO;
         }
+        let rate = MOST_BYTES_PER_SECOND / 4f64.powi(lacking.min(4) as i32 - 1);
+        Duration::from_secs_f64((committed as f64 / rate).min(LONGEST))
     }
 
     /// Makes room in the log for a record of `length` bytes.
