@@ -18,13 +18,8 @@ use std::rc::Rc;
 
 /// One of the `commits_in_flight` lanes.
 pub(crate) async fn lane<D: Disk>(shared: Rc<Shared<D>>) {
-    let mut committed = 0;
     loop {
         let seen = shared.work.count();
-        let rest = shared.rest_of_log(std::mem::take(&mut committed));
-        if !rest.is_zero() {
-            shared.rest(rest).await;
-        }
         let frame = {
             let state = &mut *shared.state.borrow_mut();
             if shared.has_failed() { None } else { state.log.take(state.last_sequence) }
@@ -43,14 +38,16 @@ pub(crate) async fn lane<D: Disk>(shared: Rc<Shared<D>>) {
             outcome = file.sync().await;
         }
         match outcome {
-            Ok(()) => {
-                committed = frame.buffer.len();
-                written(&shared, &frame);
-            }
+            Ok(()) => written(&shared, &frame),
             Err(error) => {
                 shared.fail(format_args!("writing {}: {error}", crate::segment::name(frame.segment.slot)));
                 return;
             }
+        }
+        let rest = shared.rest_of_log(frame.buffer.len());
+        drop(frame);
+        if !rest.is_zero() {
+            shared.rest(rest).await;
         }
     }
 }

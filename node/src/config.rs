@@ -24,7 +24,7 @@ use std::{
 
 pub use cpus::cpus;
 pub use error::ConfigError;
-pub use limits::{Commit, Limits, ServiceLevel, Store};
+pub use limits::{Commit, Limits, SEGMENTS_MIN, ServiceLevel, Store};
 pub use members::Member;
 pub use nearest::nearest;
 use quorate_net::id::NodeId;

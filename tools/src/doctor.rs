@@ -104,7 +104,6 @@ fn measure(facts: &Facts, config: &Config, quick: bool, stop: &AtomicBool) -> Re
         true => (Duration::from_millis(200), Duration::from_secs(1)),
         false => (Duration::from_secs(3), Duration::from_secs(10)),
     };
-    let cpus = jitter::cpus().map_err(|error| failed(format!("cannot tell this process's CPUs: {error}")))?;
     let done = AtomicBool::new(false);
     let findings = thread::scope(|scope| {
         scope.spawn(|| show_progress(each_way * DISK_WAYS * facts.places.len() as u32 + jitter, &done));
@@ -114,8 +113,8 @@ fn measure(facts: &Facts, config: &Config, quick: bool, stop: &AtomicBool) -> Re
         };
         let disks = facts.places.iter().map(|place| checks::latency(place, &disk(&place.path), config));
         let mut findings: Vec<Finding> = disks.collect();
-        let jitters = jitter::measure(&cpus, jitter, stop);
-        findings.extend(cpus.iter().zip(&jitters).map(|(&cpu, jitter)| checks::jitter(cpu, jitter, config)));
+        let jitters = jitter::measure(&facts.cpus, jitter, stop);
+        findings.extend(facts.cpus.iter().zip(&jitters).map(|(&cpu, jitter)| checks::jitter(cpu, jitter, config)));
         done.store(true, Ordering::Relaxed);
         findings
     });

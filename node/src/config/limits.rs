@@ -69,7 +69,7 @@ const KIB: u64 = 1 << 10;
 const OBJECTS_PER_SEGMENT: u64 = 3;
 
 /// A core's store needs this many segments at the least: two streams, spares, and room to compact.
-const SEGMENTS_MIN: u64 = 8;
+pub const SEGMENTS_MIN: u64 = 8;
 
 /// The engine numbers no more.
 const SEGMENTS_MAX: u64 = 999_999;

@@ -195,8 +195,8 @@ impl RespConnection {
     }
 }
 
-/// A RESP client waits as long as the node's default says.
-fn request_for(operation: Operation) -> Request {
+/// A client that cannot say how long it waits, waits as long as the node's default says.
+pub(super) fn request_for(operation: Operation) -> Request {
     Request { id: 0, timeout_us: 0, hops: 0, operation }
 }
 

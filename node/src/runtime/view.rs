@@ -18,12 +18,17 @@ use std::{
 use glommio::{channels::local_channel, spawn_local, timer::Timer};
 use quorate_net::{
     id::{CoreId, NodeId},
-    message::{ClusterMap, Operation, Outcome, Reply, Request},
+    message::{ClusterMap, Operation, Outcome, Reply},
     transport::{ConnectionId, Transport},
 };
 use serde_json::{Value, json};
 
-use super::{clients::WeakResp, executor::Signals, questions::Question, shell::Shell};
+use super::{
+    clients::{WeakResp, request_for},
+    executor::Signals,
+    questions::Question,
+    shell::Shell,
+};
 use crate::{
     config::Config,
     core::Core,
@@ -119,11 +124,10 @@ impl View {
 
     /// Asks a coordinator, as a client that waits as long as the node's default says.
     pub(super) async fn ask(&self, operation: Operation) -> Outcome {
-        let request = Request { id: 0, timeout_us: 0, hops: 0, operation };
         let (sender, receiver) = local_channel::new_bounded(1);
         // Who asked may be gone by then.
         let answered = move |reply: Reply| drop(sender.try_send(reply.outcome));
-        self.shell.request(self.shell.instant(), request, Box::new(answered));
+        self.shell.request(self.shell.instant(), request_for(operation), Box::new(answered));
         receiver.recv().await.expect("a request is answered, in time or when its time is over")
     }
 

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity, set_current_timer_slack};
+use rustix::thread::{CpuSet, sched_setaffinity, set_current_timer_slack};
 
 /// A thread sleeps for so long, again and again.
 const NAP: Duration = Duration::from_micros(500);
@@ -21,12 +21,6 @@ pub(super) struct Jitter {
     pub(super) p50: u64,
     pub(super) p999: u64,
     pub(super) max: u64,
-}
-
-/// The CPUs that this process may run on.
-pub(super) fn cpus() -> io::Result<Vec<usize>> {
-    let set = sched_getaffinity(None)?;
-    Ok((0..CpuSet::MAX_CPU).filter(|&cpu| set.is_set(cpu)).collect())
 }
 
 /// Measures all of these CPUs at the same time.
@@ -63,7 +57,9 @@ impl Jitter {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::path::Path;
+
+    use super::{super::facts::cpus_of, *};
 
     #[test]
     fn percentiles_are_of_what_was_seen() {
@@ -73,7 +69,7 @@ mod tests {
 
     #[test]
     fn each_cpu_is_measured_and_one_that_is_not_there_is_an_error() {
-        let mut cpus = cpus().unwrap();
+        let mut cpus = cpus_of(Path::new("/"));
         assert!(!cpus.is_empty());
         cpus.push(CpuSet::MAX_CPU - 1);
         let mut jitters = measure(&cpus, Duration::from_millis(20), &AtomicBool::new(false));

@@ -7,6 +7,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use quorate_node::config;
+
 /// A line of `/proc/self/mountinfo`.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Mount {
@@ -25,13 +27,9 @@ pub(super) fn read(root: &Path, path: impl AsRef<Path>) -> Option<String> {
     Some(fs::read_to_string(root.join(path)).ok()?.trim().to_owned())
 }
 
-/// The numbers in a list such as `0-3,8`.
+/// The CPUs in a list such as `0-3,8`.
 pub(super) fn cpus_in(list: &str) -> Vec<usize> {
-    let range = |part: &str| {
-        let (first, last) = part.split_once('-').unwrap_or((part, part));
-        Some(first.parse().ok()?..=last.parse().ok()?)
-    };
-    list.split(',').filter_map(range).flatten().collect()
+    config::cpus(list).unwrap_or_default()
 }
 
 /// Of settings such as `always [madvise] never` the one that holds.

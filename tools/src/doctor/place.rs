@@ -10,16 +10,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use quorate_node::config::Config;
+use quorate_node::config::{Config, SEGMENTS_MIN};
 use rustix::fs::{AtFlags, StatxFlags, statvfs, statx};
 
 use super::kernel::{Mount, chosen, read};
 
 /// All files of the store are read and written in multiples of it.
 pub(super) const BLOCK_BYTES: usize = 4096;
-
-/// A store of fewer is refused.
-const SEGMENTS_MIN: u64 = 8;
 
 /// One file system, with all cores whose data lies in it.
 pub(super) struct Place {
