@@ -12,6 +12,7 @@ use crate::{
     compare::{BoundArgs, CompareArgs},
     disk::DiskArgs,
     ledger,
+    outage::OutageArgs,
     paper::PaperArgs,
     popularity::Shape,
     protocol::{Commands, Durability, Native, RequestOptions},
@@ -43,6 +44,8 @@ pub enum Command {
     Floor(DiskArgs),
     /// Runs Quorate and other stores in turn under the same load; prints the ratios.
     Compare(Box<CompareArgs>),
+    /// Has one of three nodes go away under load and come back; draws what clients felt of it.
+    Outage(OutageArgs),
     /// Sets the figures of the Dynamo paper beside ours; draws them.
     Paper(PaperArgs),
     /// Becomes another program, which ends with its parent.

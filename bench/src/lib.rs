@@ -14,6 +14,7 @@ mod disk;
 mod floor;
 mod lanes;
 mod ledger;
+mod outage;
 mod paper;
 mod phase;
 pub mod plot;
@@ -40,6 +41,7 @@ pub use compare::{BoundArgs, Choice, CompareArgs, Compared, Comparison, Figure, 
 pub use disk::{DiskArgs, DiskReport, run as measure_disk};
 pub use floor::{Floor, FloorReport};
 pub use ledger::Verdict;
+pub use outage::{How, OutageArgs, OutageReport, Part};
 pub use paper::{Beside, PaperArgs, PaperFigure, PaperReport, Placement, paper};
 pub use popularity::Shape;
 pub use process::Used;
@@ -60,6 +62,8 @@ pub enum Outcome {
     Floor(FloorReport),
     /// Of Quorate beside others.
     Comparison(Box<Comparison>),
+    /// Of a node that went away under load.
+    Outage(Box<OutageReport>),
     /// Of Quorate beside the Dynamo paper.
     Paper(PaperReport),
 }
@@ -72,6 +76,7 @@ impl Outcome {
             Self::Load(report) => report.passed(),
             Self::Disk(_) | Self::Floor(_) | Self::Paper(_) => true,
             Self::Comparison(comparison) => comparison.passed(),
+            Self::Outage(report) => report.passed(),
         }
     }
 }
@@ -83,6 +88,7 @@ impl fmt::Display for Outcome {
             Self::Disk(report) => report.fmt(f),
             Self::Floor(report) => report.fmt(f),
             Self::Comparison(comparison) => comparison.fmt(f),
+            Self::Outage(report) => report.fmt(f),
             Self::Paper(report) => report.fmt(f),
         }
     }
@@ -100,6 +106,7 @@ pub fn run(args: &Args, stop: &Arc<AtomicBool>) -> Result<Outcome, Error> {
         Some(Command::Compare(compare)) => {
             compare::run(compare, stop).map(|result| Outcome::Comparison(Box::new(result)))
         }
+        Some(Command::Outage(args)) => outage::run(args, stop).map(|report| Outcome::Outage(Box::new(report))),
         Some(Command::Paper(_)) => {
             Err(Error::Usage("the ring that ships is not in here: ask `quorate bench paper`".to_owned()))
         }

@@ -83,6 +83,8 @@ pub struct Core {
     pub spin_before_park: Duration,
     /// The bytes that its executor registers with the kernel for reads and writes of files.
     pub memory: usize,
+    /// So many requests of clients are under way together on it; connections share them evenly.
+    pub shares: usize,
     /// The directory of its store.
     pub data: PathBuf,
     /// Its store.
@@ -254,6 +256,7 @@ fn read_cores(
             cpu: section.read_option("cpu", next.map(|cpu| Value::Integer(cpu as u64)))?,
             spin_before_park: section.read("spin_before_park")?,
             memory: section.read("memory")?,
+            shares: section.read("shares")?,
             data: PathBuf::new(),
             store: store.clone(),
         };

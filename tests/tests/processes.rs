@@ -20,6 +20,7 @@ mod processes {
     mod dev;
     mod disks;
     mod doctor;
+    mod documents;
     mod filesystem;
     mod flips;
     mod harness;
@@ -27,6 +28,7 @@ mod processes {
     mod http;
     mod load;
     mod moved;
+    mod outage;
     mod packages;
     mod paper;
     mod repair;

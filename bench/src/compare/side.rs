@@ -6,6 +6,7 @@
 //! Not here: what a peer is (`peer`), load.
 
 use std::{
+    collections::BTreeSet,
     ffi::OsString,
     fs,
     net::{Ipv4Addr, SocketAddr},
@@ -15,6 +16,7 @@ use std::{
 
 use quorate_net::resp::Reply;
 use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
 use tempfile::TempDir;
 
 use super::{
@@ -117,17 +119,59 @@ impl Side {
         self.cluster.is_none() || self.addresses.iter().all(whole)
     }
 
+    /// The partitions that all our nodes have the same of, by their Merkle roots. For nodes of one core, of which each keeps all.
+    pub(crate) fn equal_partitions(&self) -> BTreeSet<u64> {
+        let roots = |address: &String| -> Option<BTreeSet<(u64, String)>> {
+            let address: SocketAddr = address.parse().expect("it was made of numbers");
+            let answer = route::ask(address, &[b"QUORATE", b"ROOTS"], INFO_MAX).ok()?;
+            let told: Value = serde_json::from_slice(Reply::parse(&answer).as_bytes()?).ok()?;
+            let root = |of: &Value| Some((of["partition"].as_u64()?, of["root"].as_str()?.to_owned()));
+            told["partitions"].as_array()?.iter().map(root).collect()
+        };
+        let all: Option<Vec<_>> = self.addresses.iter().map(roots).collect();
+        let same = all.unwrap_or_default().into_iter().reduce(|same, roots| &same & &roots);
+        same.unwrap_or_default().into_iter().map(|(partition, _)| partition).collect()
+    }
+
     /// The processes that serve, as far as they run.
     pub(super) fn servers(&self) -> Vec<Pid> {
         let children: Vec<Pid> = self.children.iter().map(Child::pid).collect();
-        let Some(cluster) = &self.cluster else { return children };
-        let pid = |node: usize| {
-            let text = fs::read_to_string(cluster.join(format!("node-{}/pid", node + 1))).ok()?;
-            let pid = Pid::from_raw(text.trim().parse().ok()?)?;
-            // The file of one that has died may name another process by now.
-            (parent(pid) == children.first().copied()).then_some(pid)
-        };
-        (0..self.addresses.len()).filter_map(pid).collect()
+        if self.cluster.is_none() {
+            return children;
+        }
+        (1..=self.addresses.len() as u16).filter_map(|node| self.pid_of(node)).collect()
+    }
+
+    /// The process of one of our nodes, if it runs.
+    fn pid_of(&self, node: u16) -> Option<Pid> {
+        let text = fs::read_to_string(self.cluster.as_ref()?.join(format!("node-{node}/pid"))).ok()?;
+        let pid = Pid::from_raw(text.trim().parse().ok()?)?;
+        // The file of one that has died may name another process by now. `dev` is the first child, and starts the nodes.
+        let is_ours = self
+            .children
+            .iter()
+            .zip(0..)
+            .any(|(child, number)| child.pid() == pid || number == 0 && parent(pid) == Some(child.pid()));
+        is_ours.then_some(pid)
+    }
+
+    /// Sends a signal to one of our nodes, if it runs.
+    pub(crate) fn signal_node(&self, node: u16, signal: Signal) {
+        if let Some(pid) = self.pid_of(node) {
+            let _ = kill_process(pid, signal);
+        }
+    }
+
+    /// Starts one of our nodes again, which was killed.
+    pub(crate) fn serve(&mut self, node: u16) -> Result<(), Error> {
+        let cluster = self.cluster.as_ref().expect("only ours are started again");
+        let config = cluster.join(format!("node-{node}/config.toml"));
+        let program = std::env::current_exe();
+        let program = program.map_err(|error| Error::Machine(format!("cannot find the running program: {error}")))?;
+        let arguments = ["serve".into(), "--config".into(), config.into_os_string()];
+        let log = self.directory.path().join(format!("{node}.log"));
+        self.children.push(Child::start("quorate serve", &program, &arguments, &log)?);
+        Ok(())
     }
 
     pub(super) fn freeze(&self) {

@@ -475,6 +475,15 @@ const CORE: Table = Table {
                     the limit on it must allow. More helps where many large records are read at once.",
         },
         Key {
+            name: "shares",
+            kind: Kind::Integer(8..=16_384),
+            fallback: Is(Value::Integer(128)),
+            live: false,
+            about: "Requests that the core works on at a time for clients; those that have some share them evenly, and what \
+                    a client sends beyond its share waits in its connection. Fewer keep the times of all even; more suit \
+                    disks that take many writes at once.",
+        },
+        Key {
             name: "cache",
             kind: Kind::Size(CACHES),
             fallback: Else("as [store] `cache`", Value::Size(GIB)),

@@ -108,6 +108,7 @@ id = 1
 cpu = 3
 spin_before_park = "50us"
 memory = "1MiB"
+shares = 64
 cache = "1MiB"
 capacity = "2GiB"
 data = "fast"
@@ -140,6 +141,7 @@ data = "fast"
     assert_eq!(config.cores[1].store, Store { capacity: Some(2 << 30), cache: 1 << 20, ..store });
     assert_eq!((config.cores[1].cpu, config.cores[1].spin_before_park), (Some(3), Duration::from_micros(50)));
     assert_eq!((config.cores[0].memory, config.cores[1].memory), (256 << 10, 1 << 20));
+    assert_eq!((config.cores[0].shares, config.cores[1].shares), (128, 64));
     assert_eq!(config.relative_to(Path::new("/etc")).cores[1].data, Path::new("/etc/fast"));
 }
 
@@ -354,6 +356,7 @@ const OTHER: [(&str, &str, &str); 32] = [
     ("queue", "[store]", "\"8MiB\""),
     ("scrub", "[store]", "\"2MiB\""),
     ("memory", "[[core]]", "\"1MiB\""),
+    ("shares", "[[core]]", "64"),
     ("cpu", "[[core]]", "9"),
 ];
 

@@ -31,6 +31,7 @@ use super::{
     peers::{self, Identity},
     questions::Questions,
     server::ServeError,
+    shares::Shares,
     shell::{Shell, now_since, random_u64},
     stalls::Stalls,
     view::{View, figures},
@@ -126,7 +127,8 @@ async fn serve(plan: CorePlan) -> Result<(), ServeError> {
         started.core.hint_store().close().await;
         return Ok(());
     };
-    let shell = Shell::new(started.core, epoch, mesh, stalls);
+    let shares = Shares::new(config.cores[usize::from(me.core.0)].shares);
+    let shell = Shell::new(started.core, epoch, mesh, stalls, shares);
     let (objects, hints) = shell.look(|core| (core.store().clone(), core.hint_store().clone()));
     spawn_local(watch_log(shell.clone(), objects, LogId::Objects)).detach();
     spawn_local(watch_log(shell.clone(), hints, LogId::Hints)).detach();

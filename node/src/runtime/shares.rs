@@ -8,18 +8,22 @@
 
 use std::{cell::Cell, rc::Rc};
 
-/// So many requests of clients are under way together, unless the least share makes it more. It is enough to keep a core
-/// and its disk busy; more would only wait.
-const TOGETHER: usize = 128;
-
 /// The least share.
 const SHARE_MIN: usize = 8;
 
 /// What the connections of one core share.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Shares {
+    /// So many requests of clients are under way together, unless the least share makes it more.
+    together: usize,
     /// Connections that have something under way.
     busy: Cell<usize>,
+}
+
+impl Shares {
+    pub(super) fn new(together: usize) -> Self {
+        Self { together, busy: Cell::new(0) }
+    }
 }
 
 /// The requests of one connection that are under way.
@@ -66,7 +70,7 @@ impl Share {
 
     /// So much may be under way on the connection.
     pub(super) fn most(&self) -> usize {
-        (TOGETHER / self.shares.busy.get().max(1)).max(SHARE_MIN)
+        (self.shares.together / self.shares.busy.get().max(1)).max(SHARE_MIN)
     }
 }
 
@@ -74,13 +78,15 @@ impl Share {
 mod tests {
     use super::*;
 
+    const TOGETHER: usize = 128;
+
     fn begin(share: &Share, requests: usize) {
         (0..requests).for_each(|_| share.begin());
     }
 
     #[test]
     fn who_is_alone_has_it_all_and_two_share_it() {
-        let shares = Rc::default();
+        let shares = Rc::new(Shares::new(TOGETHER));
         let (greedy, modest) = (Share::new(&shares), Share::new(&shares));
         begin(&greedy, TOGETHER - 1);
         assert!(!greedy.is_used_up());
@@ -95,7 +101,7 @@ mod tests {
 
     #[test]
     fn nobody_is_left_without_a_share() {
-        let shares = Rc::default();
+        let shares = Rc::new(Shares::new(TOGETHER));
         let all: Vec<Share> = (0..10_000).map(|_| Share::new(&shares)).collect();
         all.iter().for_each(|share| begin(share, SHARE_MIN - 1));
         assert!(all.iter().all(|share| !share.is_used_up()));

@@ -76,12 +76,18 @@ const SAID_AGAIN: Duration = Duration::from_secs(60);
 
 impl Shell {
     /// `epoch` is the moment from which the core's clock counts.
-    pub(super) fn new(core: Core<DmaDisk>, epoch: SystemInstant, mesh: Mesh<Vec<u8>>, stalls: Rc<Stalls>) -> Rc<Self> {
+    pub(super) fn new(
+        core: Core<DmaDisk>,
+        epoch: SystemInstant,
+        mesh: Mesh<Vec<u8>>,
+        stalls: Rc<Stalls>,
+        shares: Shares,
+    ) -> Rc<Self> {
         Rc::new(Self {
             me: core.settings().me,
             core: RefCell::new(core),
             stalls,
-            shares: Rc::default(),
+            shares: Rc::new(shares),
             epoch,
             peers: RefCell::default(),
             mesh,
