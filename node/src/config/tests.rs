@@ -324,7 +324,7 @@ fn each_setting_is_noted_with_its_line() {
 }
 
 /// Keys, each with another value than the default.
-const OTHER: [(&str, &str, &str); 32] = [
+const OTHER: [(&str, &str, &str); 33] = [
     ("data", "[node]", "\"elsewhere\""),
     ("join", "[node]", "true"),
     ("insecure", "[node]", "true"),
