@@ -148,7 +148,8 @@ async fn serve(plan: CorePlan) -> Result<(), ServeError> {
     });
     let _lookout = spawn_local(links.clone().look_around());
     let view = View::new(&shell, &transport, &config, &signals);
-    let serving = ports.serve(&shell, &transport, &config, &view, identity);
+    let http = Http::new(&view);
+    let serving = ports.serve(&shell, &transport, &config, &view, identity, &http);
     signals.ready.fetch_add(1, Ordering::SeqCst);
     drop(opening);
     tick(&shell, &signals, &view).await;
@@ -158,6 +159,7 @@ async fn serve(plan: CorePlan) -> Result<(), ServeError> {
     for task in serving {
         task.cancel().await;
     }
+    http.stop().await;
     links.close();
     for connection in transport.connections() {
         connection.close();
@@ -199,6 +201,7 @@ impl Ports {
         config: &Config,
         view: &Rc<View>,
         identity: Identity,
+        http: &Rc<Http>,
     ) -> Vec<Task<()>> {
         let options = |limits, connections_max, refusal| ListenerOptions {
             limits,
@@ -221,7 +224,7 @@ impl Ports {
             let serve = listener.serve(transport.clone(), for_clients, accepted);
             tasks.push(spawn_local(serve));
         }
-        tasks.extend(self.http.map(|listener| spawn_local(Http::new(view).serve(listener))));
+        tasks.extend(self.http.map(|listener| spawn_local(http.clone().serve(listener))));
         tasks
     }
 }
