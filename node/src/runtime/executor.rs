@@ -34,13 +34,13 @@ use super::{
     shares::Shares,
     shell::{Shell, now_since, random_u64},
     stalls::Stalls,
-    view::{View, figures},
+    view::View,
 };
 use crate::{
     config::{Cluster, Config},
     context::Sealer,
     core::LogId,
-    metrics::CoreFigures,
+    metrics::{CoreFigures, DiskSpace},
     start::{Layout, StartError, Started, start},
 };
 
@@ -91,6 +91,8 @@ pub(super) struct Signals {
     pub keys: Vec<AtomicU64>,
     /// What each core told about itself last.
     pub figures: Vec<Mutex<Option<CoreFigures>>>,
+    /// The file systems of the cores' stores.
+    pub disks: Mutex<Vec<DiskSpace>>,
     /// For each core, the configuration that holds from now on, until the core has seen it.
     pub changed: Vec<Mutex<Option<Arc<Config>>>>,
     /// Counts the node's client connections, so that each has a number of its own.
@@ -330,7 +332,7 @@ async fn tick(shell: &Rc<Shell>, signals: &Signals, view: &View) {
         }
         if told.is_none_or(|told: Instant| told.elapsed() >= FIGURES_EVERY) {
             told = Some(Instant::now());
-            *signals.figures[core].lock().unwrap_or_else(PoisonError::into_inner) = Some(figures::told(shell));
+            *signals.figures[core].lock().unwrap_or_else(PoisonError::into_inner) = Some(view.told());
         }
     }
 }
