@@ -30,6 +30,7 @@ mod processes {
     mod moved;
     mod outage;
     mod packages;
+    mod page;
     mod paper;
     mod repair;
     mod splits;
