@@ -17,6 +17,7 @@ mod processes {
     mod compare;
     mod config;
     mod crashes;
+    mod dashboards;
     mod dev;
     mod disks;
     mod doctor;
