@@ -281,6 +281,39 @@ pub enum Failure {
     BadRequest(String),
 }
 
+impl Failure {
+    /// What there is, as it is counted.
+    pub const KINDS: [&'static str; 10] = [
+        "timeout",
+        "unavailable",
+        "overloaded",
+        "disk_full",
+        "store_failed",
+        "bad_context",
+        "too_large",
+        "too_many_siblings",
+        "corrupt",
+        "bad_request",
+    ];
+
+    /// Its place in [`Failure::KINDS`].
+    #[must_use]
+    pub fn kind(&self) -> usize {
+        match self {
+            Self::Timeout { .. } => 0,
+            Self::Unavailable { .. } => 1,
+            Self::Overloaded { .. } => 2,
+            Self::DiskFull => 3,
+            Self::StoreFailed => 4,
+            Self::BadContext => 5,
+            Self::TooLarge { .. } => 6,
+            Self::TooManySiblings { .. } => 7,
+            Self::Corrupt => 8,
+            Self::BadRequest(_) => 9,
+        }
+    }
+}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

@@ -159,8 +159,8 @@ pub struct Statistics {
     pub put_loads: u64,
     /// Bodies that it had to read through the store for a get or a probe.
     pub get_loads: u64,
-    /// Replies that said that something failed.
-    pub failures: u64,
+    /// Replies that said that something failed, by [`Failure::KINDS`].
+    pub failures: [u64; Failure::KINDS.len()],
     /// Requests that were refused because too many were under way.
     pub overloads: u64,
     /// Gets whose replicas did not agree.
@@ -719,7 +719,9 @@ impl<D: Disk> Core<D> {
     }
 
     fn answer(&mut self, reply_to: ReplyTo, outcome: Outcome, out: &mut Vec<Effect>) {
-        self.statistics.failures += u64::from(matches!(outcome, Outcome::Failed(_)));
+        if let Outcome::Failed(failure) = &outcome {
+            self.statistics.failures[failure.kind()] += 1;
+        }
         out.push(reply_to.answer(outcome));
     }
 

@@ -328,6 +328,12 @@ impl Membership {
         self.peers.get(&endpoint).map(|peer| peer.claim)
     }
 
+    /// Since when all say of a member's core that it is a suspect or dead, as far as this one heard of it.
+    #[must_use]
+    pub fn away_since(&self, endpoint: Endpoint) -> Option<Instant> {
+        self.peers.get(&endpoint).and_then(|peer| peer.away_since)
+    }
+
     /// Whether every core that counts has shown, in the life that is known of it, that it goes by the tables that this one
     /// goes by, and all machines that these name belong. Then, and without a change under way, nobody counts any more on
     /// what the table gives to others; see [`state`] for what else must hold before that is dropped.
@@ -388,7 +394,7 @@ impl Membership {
         if rank(&claim) <= rank(&peer.claim) {
             return;
         }
-        peer.claim = claim;
+        peer.is_said(now, claim);
         if let Some(until) = peer.suspected_until.take() {
             self.suspicions.remove(&(until, claim.endpoint));
         }

@@ -1,11 +1,20 @@
 //! A node's figures for Prometheus: counters and gauges of each core, latency histograms of the node.
 //!
-//! The rule: base units, seconds and bytes; a counter ends in `_total`; the only labels are the core, the kind of request and the
-//! kind of work, so that there is a fixed number of series whatever the data is like.
+//! The rule: base units, seconds and bytes; a counter ends in `_total`; every metric says what it is. The only labels are the
+//! core, the kind of request, of failure and of work, and the other nodes: so the number of series follows from the cluster,
+//! whatever the data is like. All names begin with `quorate_`, but for the three `process_…` that every exporter has.
 //!
 //! Pure. Not here: where the figures come from (`runtime/view`), who serves the text.
 
-use std::{collections::BTreeMap, fmt::Write, time::Duration};
+mod catalogue;
+
+use std::{
+    collections::BTreeMap,
+    fmt::{Display, Write},
+    time::Duration,
+};
+
+use quorate_net::{id::NodeId, message::Failure};
 
 use crate::{
     admission::Work,
@@ -21,6 +30,49 @@ pub struct CoreFigures {
     pub requests: Vec<Requests>,
     /// How many times as long background work rests as by itself, by kind.
     pub stretches: Vec<(Work, u32)>,
+    /// Replies that said that something failed, by [`Failure::KINDS`].
+    pub failures: [u64; Failure::KINDS.len()],
+    /// How it sees the other nodes.
+    pub peers: Vec<PeerFigures>,
+}
+
+/// How one core sees another node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerFigures {
+    /// Which.
+    pub node: NodeId,
+    /// Requests go to all of its cores.
+    pub up: bool,
+    /// Hints that it holds for partitions of which that node lacks some; the node may have others of them.
+    pub hints: u64,
+}
+
+/// What the node tells about itself as a whole.
+#[derive(Clone, Debug, Default)]
+pub struct NodeFigures {
+    /// Its partitions have their quorums, and its copies lack nothing.
+    pub ready: bool,
+    /// Its wall clock, since 1970.
+    pub clock: Duration,
+    /// When it started, since 1970.
+    pub started: Duration,
+    /// CPU time that it took.
+    pub cpu: Duration,
+    /// Its resident memory.
+    pub memory_bytes: u64,
+    /// Of a thousand requests one may take longer.
+    pub service_level: Duration,
+    /// The file system of each core's store, as far as it was looked at.
+    pub disks: Vec<DiskSpace>,
+}
+
+/// A file system.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct DiskSpace {
+    /// All of it.
+    pub bytes: u64,
+    /// What may still be written.
+    pub free_bytes: u64,
 }
 
 /// How long the requests of one kind took since the start.
@@ -48,113 +100,159 @@ impl Requests {
     }
 }
 
-/// Figures that rise and fall; all others only rise.
-const GAUGES: &[&str] = &[
-    "copies_unhealed",
-    "exchanges_underway",
-    "exchanges_underway_bytes",
-    "gossip_epoch",
-    "handoff_underway",
-    "handoff_underway_bytes",
-    "hints_damaged",
-    "hints_held",
-    "hints_live_bytes",
-    "hints_lost",
-    "hints_segments",
-    "partitions_without_quorum",
-    "peers_alive",
-    "peers_avoided",
-    "peers_dead",
-    "peers_down",
-    "peers_suspect",
-    "queue_length",
-    "store_cache_bytes",
-    "store_damaged",
-    "store_full",
-    "store_index_bytes",
-    "store_keys",
-    "store_live_bytes",
-    "store_lost",
-    "store_queued_bytes",
-    "store_segment_bytes",
-    "store_segments",
-    "store_segments_free",
-    "store_tombstones",
-    "tombstones_oldest_seconds_now",
-];
-
-/// The text of a node's cores, of which each may not have told anything yet.
+/// The text of a node and of its cores, of which each may not have told anything yet.
 #[must_use]
-pub fn text(cores: &[Option<CoreFigures>]) -> String {
-    let mut text = String::new();
-    let told = || cores.iter().enumerate().filter_map(|(core, told)| Some((core, told.as_ref()?)));
-    let mut figures: BTreeMap<&str, Vec<(usize, u64)>> = BTreeMap::new();
-    for (core, told) in told() {
-        for &(name, value) in &told.figures {
-            figures.entry(name).or_default().push((core, value));
-        }
-    }
-    for (name, values) in figures {
-        let (name, kind, unit) = metric(name);
-        head(&mut text, &name, kind);
-        for (core, value) in values {
-            line(&mut text, format_args!("{name}{{core=\"{core}\"}}"), value as f64 * unit);
-        }
-    }
-    head(&mut text, "quorate_background_stretch", "gauge");
-    for (core, told) in told() {
+pub fn text(node: &NodeFigures, cores: &[Option<CoreFigures>]) -> String {
+    let mut text = Text::default();
+    let told: Vec<(usize, &CoreFigures)> =
+        cores.iter().enumerate().filter_map(|(core, told)| Some((core, told.as_ref()?))).collect();
+    whole(&mut text, node);
+    figures(&mut text, &told);
+    failures(&mut text, &told);
+    peers(&mut text, &told);
+    text.gauge("quorate_background_stretch", "How many times as long background work rests as by itself, by its kind.");
+    for (core, told) in &told {
         for (work, stretch) in &told.stretches {
-            let labels = format_args!("quorate_background_stretch{{core=\"{core}\",work=\"{}\"}}", work.name());
-            line(&mut text, labels, f64::from(*stretch));
+            text.line(format_args!("{{core=\"{core}\",work=\"{}\"}}", work.name()), f64::from(*stretch));
         }
     }
-    latencies(&mut text, &told().flat_map(|(_, told)| &told.requests).collect::<Vec<_>>());
-    text
+    latencies(&mut text, &told.iter().flat_map(|(_, told)| &told.requests).collect::<Vec<_>>());
+    text.text
 }
 
-/// What a figure is called, whether it only rises, and what its unit is in base units.
-fn metric(figure: &str) -> (String, &'static str, f64) {
-    let (stem, unit) = match figure.strip_suffix("_us") {
-        Some(stem) => (stem.strip_suffix("_total").unwrap_or(stem).to_owned() + "_seconds", 1e-6),
-        None => (figure.strip_suffix("_now").unwrap_or(figure).to_owned(), 1.0),
-    };
-    match GAUGES.contains(&figure) {
-        true => (format!("quorate_{stem}"), "gauge", unit),
-        false => (format!("quorate_{stem}_total"), "counter", unit),
+fn whole(text: &mut Text, node: &NodeFigures) {
+    for (name, help, value) in [
+        (
+            "quorate_ready",
+            "1 when the node's partitions have their quorums and its copies lack nothing.",
+            u8::from(node.ready).into(),
+        ),
+        ("quorate_clock_seconds", "The node's wall clock, in seconds since 1970.", node.clock.as_secs_f64()),
+        (
+            "quorate_service_level_seconds",
+            "Of a thousand requests one may take longer.",
+            node.service_level.as_secs_f64(),
+        ),
+        ("process_start_time_seconds", "When the process started, in seconds since 1970.", node.started.as_secs_f64()),
+        ("process_resident_memory_bytes", "Resident memory of the process.", node.memory_bytes as f64),
+    ] {
+        text.gauge(name, help);
+        text.line("", value);
     }
+    text.counter("process_cpu_seconds_total", "CPU time that the process took.");
+    text.line("", node.cpu.as_secs_f64());
+    text.gauge("quorate_build_info", "1, with the version of the program.");
+    text.line(format_args!("{{version=\"{}\"}}", env!("CARGO_PKG_VERSION")), 1.0);
+    let disk = |text: &mut Text, name, help, bytes: fn(&DiskSpace) -> u64| {
+        text.gauge(name, help);
+        for (core, disk) in node.disks.iter().enumerate() {
+            text.line(format_args!("{{core=\"{core}\"}}"), bytes(disk) as f64);
+        }
+    };
+    disk(text, "quorate_disk_bytes", "Size of the file system that a core's store is in.", |disk| disk.bytes);
+    disk(text, "quorate_disk_free_bytes", "What of it may still be written.", |disk| disk.free_bytes);
+}
+
+/// Each core's own.
+fn figures(text: &mut Text, told: &[(usize, &CoreFigures)]) {
+    let mut figures: BTreeMap<&str, Vec<(usize, u64)>> = BTreeMap::new();
+    for (core, told) in told {
+        for &(name, value) in &told.figures {
+            figures.entry(name).or_default().push((*core, value));
+        }
+    }
+    // Failures are told by their kinds.
+    for (name, values) in figures.into_iter().filter(|(name, _)| *name != "failures") {
+        let Some(figure) = catalogue::find(name) else { continue };
+        let (stem, unit) = match name.strip_suffix("_us") {
+            Some(stem) => (stem.strip_suffix("_total").unwrap_or(stem).to_owned() + "_seconds", 1e-6),
+            None => (name.strip_suffix("_now").unwrap_or(name).to_owned(), 1.0),
+        };
+        match figure.rises {
+            true => text.counter(&format!("quorate_{stem}_total"), figure.help),
+            false => text.gauge(&format!("quorate_{stem}"), figure.help),
+        }
+        for (core, value) in values {
+            text.line(format_args!("{{core=\"{core}\"}}"), value as f64 * unit);
+        }
+    }
+}
+
+fn failures(text: &mut Text, told: &[(usize, &CoreFigures)]) {
+    text.counter("quorate_failures_total", "Replies that said that something failed, by its kind.");
+    for (core, told) in told {
+        for (kind, count) in Failure::KINDS.iter().zip(told.failures) {
+            text.line(format_args!("{{core=\"{core}\",kind=\"{kind}\"}}"), count as f64);
+        }
+    }
+}
+
+/// The other nodes, as all cores together see them.
+fn peers(text: &mut Text, told: &[(usize, &CoreFigures)]) {
+    let mut peers: BTreeMap<u16, PeerFigures> = BTreeMap::new();
+    for seen in told.iter().flat_map(|(_, told)| &told.peers) {
+        let peer = peers.entry(seen.node.0).or_insert(PeerFigures { node: seen.node, up: true, hints: 0 });
+        peer.up &= seen.up;
+        peer.hints += seen.hints;
+    }
+    text.gauge("quorate_peer_up", "1 when every core of this node sends requests to every core of the other node.");
+    peers.iter().for_each(|(peer, seen)| text.line(format_args!("{{peer=\"{peer}\"}}"), u8::from(seen.up).into()));
+    text.gauge("quorate_peer_hints", "Hints held here in partitions of which the other node has not got all.");
+    peers.iter().for_each(|(peer, seen)| text.line(format_args!("{{peer=\"{peer}\"}}"), seen.hints as f64));
 }
 
 /// The histograms of the whole node: what a percentile is taken of must be added up first.
-fn latencies(text: &mut String, requests: &[&Requests]) {
-    const NAME: &str = "quorate_request_duration_seconds";
-    head(text, NAME, "histogram");
+fn latencies(text: &mut Text, requests: &[&Requests]) {
+    text.head("quorate_request_duration_seconds", "histogram", "How long requests took, by their kind.");
     for kind in Kind::ALL {
         let of_kind = || requests.iter().filter(|requests| requests.kind == kind);
         let at_most = |bound: usize| of_kind().filter_map(|requests| requests.at_most.get(bound)).sum::<u64>();
         let request = kind.name();
         for (bound, us) in BOUNDS_US.iter().enumerate() {
             let le = *us as f64 / 1e6;
-            line(text, format_args!("{NAME}_bucket{{request=\"{request}\",le=\"{le}\"}}"), at_most(bound) as f64);
+            text.line(format_args!("_bucket{{request=\"{request}\",le=\"{le}\"}}"), at_most(bound) as f64);
         }
         let all = at_most(BOUNDS_US.len()) as f64;
-        line(text, format_args!("{NAME}_bucket{{request=\"{request}\",le=\"+Inf\"}}"), all);
+        text.line(format_args!("_bucket{{request=\"{request}\",le=\"+Inf\"}}"), all);
         let sum: Duration = of_kind().map(|requests| requests.sum).sum();
-        line(text, format_args!("{NAME}_sum{{request=\"{request}\"}}"), sum.as_secs_f64());
-        line(text, format_args!("{NAME}_count{{request=\"{request}\"}}"), all);
+        text.line(format_args!("_sum{{request=\"{request}\"}}"), sum.as_secs_f64());
+        text.line(format_args!("_count{{request=\"{request}\"}}"), all);
     }
-    head(text, "quorate_requests_slow_total", "counter");
+    text.counter(
+        "quorate_requests_slow_total",
+        "Requests that took longer than the service level says, by their kind.",
+    );
     for kind in Kind::ALL {
         let slow: u64 = requests.iter().filter(|requests| requests.kind == kind).map(|requests| requests.slow).sum();
-        line(text, format_args!("quorate_requests_slow_total{{request=\"{}\"}}", kind.name()), slow as f64);
+        text.line(format_args!("{{request=\"{}\"}}", kind.name()), slow as f64);
     }
 }
 
-fn head(text: &mut String, name: &str, kind: &str) {
-    writeln!(text, "# TYPE {name} {kind}").expect("memory takes all");
+/// What is written, and the metric that it is at.
+#[derive(Default)]
+struct Text {
+    text: String,
+    name: String,
 }
 
-fn line(text: &mut String, series: std::fmt::Arguments<'_>, value: f64) {
-    writeln!(text, "{series} {value}").expect("memory takes all");
+impl Text {
+    fn counter(&mut self, name: &str, help: &str) {
+        self.head(name, "counter", help);
+    }
+
+    fn gauge(&mut self, name: &str, help: &str) {
+        self.head(name, "gauge", help);
+    }
+
+    fn head(&mut self, name: &str, kind: &str, help: &str) {
+        name.clone_into(&mut self.name);
+        writeln!(self.text, "# HELP {name} {help}\n# TYPE {name} {kind}").expect("memory takes all");
+    }
+
+    /// A series of the metric; `labels` come with their braces.
+    fn line(&mut self, labels: impl Display, value: f64) {
+        writeln!(self.text, "{}{labels} {value}", self.name).expect("memory takes all");
+    }
 }
 
 #[cfg(test)]
@@ -184,17 +282,34 @@ mod tests {
             ],
             requests: Requests::of(&recorder),
             stretches: vec![(Work::Store(Chore::Scrub), 8)],
+            failures: std::array::from_fn(|kind| kind as u64),
+            peers: vec![
+                PeerFigures { node: NodeId(2), up: true, hints: 0 },
+                PeerFigures { node: NodeId(3), up: gets > 1, hints: gets },
+            ],
         }
     }
 
     #[test]
     fn names_units_and_sums_are_as_prometheus_wants_them() {
-        let text = text(&[Some(core(1)), None, Some(core(2))]);
+        let node = NodeFigures {
+            memory_bytes: 4096,
+            disks: vec![DiskSpace { bytes: 100, free_bytes: 7 }],
+            ..NodeFigures::default()
+        };
+        let text = text(&node, &[Some(core(1)), None, Some(core(2))]);
         for wanted in [
             "# TYPE quorate_gets_total counter\nquorate_gets_total{core=\"0\"} 1\nquorate_gets_total{core=\"2\"} 2\n",
             "# TYPE quorate_hints_held gauge\nquorate_hints_held{core=\"0\"} 3\n",
             "# TYPE quorate_stalls_seconds_total counter\nquorate_stalls_seconds_total{core=\"0\"} 1.5\n",
             "# TYPE quorate_tombstones_oldest_seconds gauge\n",
+            "# HELP quorate_hints_held Hints that are held for others.\n",
+            "quorate_failures_total{core=\"2\",kind=\"disk_full\"} 3\n",
+            "quorate_peer_up{peer=\"2\"} 1\nquorate_peer_up{peer=\"3\"} 0\n",
+            "quorate_peer_hints{peer=\"3\"} 3\n",
+            "quorate_ready 0\n",
+            "process_resident_memory_bytes 4096\n",
+            "quorate_disk_free_bytes{core=\"0\"} 7\n",
             "quorate_background_stretch{core=\"2\",work=\"scrub\"} 8\n",
             "quorate_request_duration_seconds_bucket{request=\"get\",le=\"0.00002\"} 0\n",
             "quorate_request_duration_seconds_bucket{request=\"get\",le=\"0.00005\"} 2\n",
@@ -207,12 +322,13 @@ mod tests {
         }
         for line in text.lines().filter(|line| !line.starts_with('#')) {
             let (series, value) = line.rsplit_once(' ').expect("a series and a value");
-            assert!(value.parse::<f64>().is_ok() && series.starts_with("quorate_"), "{line}");
+            assert!(value.parse::<f64>().is_ok(), "{line}");
+            assert!(series.starts_with("quorate_") || series.starts_with("process_"), "{line}");
         }
     }
 
     #[test]
     fn a_core_that_has_told_nothing_yet_is_left_out() {
-        assert!(!text(&[None]).contains("core="));
+        assert!(!text(&NodeFigures::default(), &[None]).contains("core="));
     }
 }

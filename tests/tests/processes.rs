@@ -17,6 +17,7 @@ mod processes {
     mod compare;
     mod config;
     mod crashes;
+    mod dashboards;
     mod dev;
     mod disks;
     mod doctor;
@@ -30,6 +31,7 @@ mod processes {
     mod moved;
     mod outage;
     mod packages;
+    mod page;
     mod paper;
     mod repair;
     mod splits;

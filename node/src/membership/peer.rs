@@ -20,6 +20,8 @@ use crate::clock::Instant;
 #[derive(Clone, Debug)]
 pub(super) struct Peer {
     pub(super) claim: Claim,
+    /// Since when it is said to be a suspect or dead.
+    pub(super) away_since: Option<Instant>,
     /// Whether the core has shown that it does not know what is said of it.
     pub(super) behind: bool,
     /// When the suspect is taken for dead.
@@ -45,6 +47,7 @@ impl Peer {
     pub(super) fn new(endpoint: Endpoint) -> Self {
         Self {
             claim: Claim { endpoint, incarnation: 0, refutation: 0, liveness: Liveness::Alive },
+            away_since: None,
             behind: false,
             stamp: None,
             suspected_until: None,
@@ -55,6 +58,12 @@ impl Peer {
             avoided_until: None,
             failed: None,
         }
+    }
+
+    /// Something else is said of it from now on.
+    pub(super) fn is_said(&mut self, now: Instant, claim: Claim) {
+        self.claim = claim;
+        self.away_since = (claim.liveness != Liveness::Alive).then(|| self.away_since.unwrap_or(now));
     }
 
     pub(super) fn is_dead(&self) -> bool {

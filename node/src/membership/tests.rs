@@ -127,6 +127,23 @@ fn who_stood_still_judges_nobody() {
 }
 
 #[test]
+fn a_core_is_away_from_the_suspicion_until_it_is_alive() {
+    let mut network = Network::new(2, 3, 1);
+    network.run(5 * SECOND);
+    let (core, other, mut out) = (network.core_mut(endpoint(1, 0)), endpoint(2, 0), Vec::new());
+    let now = core.next_timeout().expect("it runs");
+    let claim = core.claim(other).expect("a member");
+    assert_eq!(core.away_since(other), None);
+    for (seconds, liveness, refuted, since) in
+        [(0, Liveness::Suspect, 0, Some(now)), (5, Liveness::Dead, 0, Some(now)), (9, Liveness::Alive, 1, None)]
+    {
+        let claim = Claim { liveness, refutation: claim.refutation + refuted, ..claim };
+        core.hear(now + seconds * SECOND, claim, &mut out);
+        assert_eq!(core.away_since(other), since, "{liveness:?}");
+    }
+}
+
+#[test]
 fn a_core_that_starts_again_is_known_by_its_new_incarnation() {
     for_each_seed(|seed| {
         let mut network = Network::new(seed, 5, 2);

@@ -34,13 +34,13 @@ use super::{
     shares::Shares,
     shell::{Shell, now_since, random_u64},
     stalls::Stalls,
-    view::{View, figures},
+    view::View,
 };
 use crate::{
     config::{Cluster, Config},
     context::Sealer,
     core::LogId,
-    metrics::CoreFigures,
+    metrics::{CoreFigures, DiskSpace},
     start::{Layout, StartError, Started, start},
 };
 
@@ -91,6 +91,8 @@ pub(super) struct Signals {
     pub keys: Vec<AtomicU64>,
     /// What each core told about itself last.
     pub figures: Vec<Mutex<Option<CoreFigures>>>,
+    /// The file systems of the cores' stores.
+    pub disks: Mutex<Vec<DiskSpace>>,
     /// For each core, the configuration that holds from now on, until the core has seen it.
     pub changed: Vec<Mutex<Option<Arc<Config>>>>,
     /// Counts the node's client connections, so that each has a number of its own.
@@ -148,7 +150,8 @@ async fn serve(plan: CorePlan) -> Result<(), ServeError> {
     });
     let _lookout = spawn_local(links.clone().look_around());
     let view = View::new(&shell, &transport, &config, &signals);
-    let serving = ports.serve(&shell, &transport, &config, &view, identity);
+    let http = Http::new(&view);
+    let serving = ports.serve(&shell, &transport, &config, &view, identity, &http);
     signals.ready.fetch_add(1, Ordering::SeqCst);
     drop(opening);
     tick(&shell, &signals, &view).await;
@@ -158,6 +161,7 @@ async fn serve(plan: CorePlan) -> Result<(), ServeError> {
     for task in serving {
         task.cancel().await;
     }
+    http.stop().await;
     links.close();
     for connection in transport.connections() {
         connection.close();
@@ -199,6 +203,7 @@ impl Ports {
         config: &Config,
         view: &Rc<View>,
         identity: Identity,
+        http: &Rc<Http>,
     ) -> Vec<Task<()>> {
         let options = |limits, connections_max, refusal| ListenerOptions {
             limits,
@@ -221,7 +226,7 @@ impl Ports {
             let serve = listener.serve(transport.clone(), for_clients, accepted);
             tasks.push(spawn_local(serve));
         }
-        tasks.extend(self.http.map(|listener| spawn_local(Http::new(view).serve(listener))));
+        tasks.extend(self.http.map(|listener| spawn_local(http.clone().serve(listener))));
         tasks
     }
 }
@@ -327,7 +332,7 @@ async fn tick(shell: &Rc<Shell>, signals: &Signals, view: &View) {
         }
         if told.is_none_or(|told: Instant| told.elapsed() >= FIGURES_EVERY) {
             told = Some(Instant::now());
-            *signals.figures[core].lock().unwrap_or_else(PoisonError::into_inner) = Some(figures::told(shell));
+            *signals.figures[core].lock().unwrap_or_else(PoisonError::into_inner) = Some(view.told());
         }
     }
 }

@@ -12,15 +12,23 @@
 //! The rule: core 0 serves, for the whole node, and asks the other cores by their `questions`. A page of somebody else can
 //! neither change anything through a browser nor read what is in the store; a page of another node of the cluster can look.
 //!
+//! When the node stops, what is being asked is answered first, and who asks nothing is told that the connection ends.
+//!
 //! Not here: what is answered (`view`), the protocol (hyper).
 
 mod data;
 mod stream;
 
-use std::{convert::Infallible, rc::Rc, time::Duration};
+use std::{convert::Infallible, pin::pin, rc::Rc, time::Duration};
 
 use bytes::Bytes;
-use glommio::{net::TcpStream, spawn_local};
+use futures_lite::future;
+use glommio::{
+    net::TcpStream,
+    spawn_local,
+    sync::{Gate, Semaphore},
+    timer::Timer,
+};
 use http_body_util::Full;
 use hyper::{
     Method, Request, Response, StatusCode,
@@ -48,6 +56,9 @@ const HEAD_BYTES_MAX: usize = 16 << 10;
 /// A core that takes longer to answer is told as silent.
 const ANSWER_MAX: Duration = Duration::from_secs(2);
 
+/// When the node stops, whoever does not take its answer by then goes without.
+const STOP_MAX: Duration = Duration::from_secs(5);
+
 const PAGE: &str = include_str!("http/page.html");
 
 const TOO_MANY: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\ncontent-length: 0\r\n\r\n";
@@ -57,11 +68,15 @@ type Answer = Response<Full<Bytes>>;
 /// The node, as it is seen from here.
 pub(super) struct Http {
     view: Rc<View>,
+    /// What connections wait for: closed when the node stops.
+    stop: Semaphore,
+    /// Every connection passes it.
+    gate: Gate,
 }
 
 impl Http {
     pub(super) fn new(view: &Rc<View>) -> Rc<Self> {
-        Rc::new(Self { view: view.clone() })
+        Rc::new(Self { view: view.clone(), stop: Semaphore::new(0), gate: Gate::new() })
     }
 
     /// Serves until the task is dropped.
@@ -76,8 +91,21 @@ impl Http {
         listener.accept_each(&options, accepted, || ()).await;
     }
 
+    /// No connection is cut off while it is answered, for a while; nobody may be accepted any more.
+    pub(super) async fn stop(&self) {
+        self.stop.close();
+        let ended = async {
+            let _ = self.gate.close().await;
+        };
+        let waited = async {
+            Timer::new(STOP_MAX).await;
+        };
+        future::or(ended, waited).await;
+    }
+
     /// One connection, to its end.
     async fn converse(self: Rc<Self>, stream: TcpStream, _seat: Seat) {
+        let Ok(_pass) = self.gate.enter() else { return };
         let limited = stream.set_read_timeout(Some(SILENCE_MAX)).and(stream.set_write_timeout(Some(SILENCE_MAX)));
         if limited.is_err() || stream.set_nodelay(true).is_err() {
             return;
@@ -86,12 +114,19 @@ impl Http {
             let http = self.clone();
             async move { Ok::<_, Infallible>(http.answer(request).await) }
         });
-        // Whoever sends no HTTP, or leaves, has heard so or is gone.
-        let _ = http1::Builder::new()
-            .half_close(true)
-            .max_buf_size(HEAD_BYTES_MAX)
-            .serve_connection(Stream::new(stream), answer)
-            .await;
+        let mut protocol = http1::Builder::new();
+        protocol.half_close(true).max_buf_size(HEAD_BYTES_MAX);
+        let mut connection = pin!(protocol.serve_connection(Stream::new(stream), answer));
+        let ended = async {
+            // Whoever sends no HTTP, or leaves, has heard so or is gone.
+            let _ = connection.as_mut().await;
+            true
+        };
+        let stopped = async { self.stop.acquire(1).await.is_ok() };
+        if !future::or(ended, stopped).await {
+            connection.as_mut().graceful_shutdown();
+            let _ = connection.await;
+        }
     }
 
     async fn answer(&self, request: Request<Incoming>) -> Answer {
@@ -160,6 +195,7 @@ impl Http {
             return not_allowed(if looks { "POST" } else { "GET, HEAD" });
         }
         match order {
+            Order::Answer(Inquiry::Metrics) => refusal(StatusCode::NOT_FOUND, "they are no JSON: see /metrics"),
             Order::Change(change) => match self.view.change(change).await {
                 Ok(value) => json_answer(StatusCode::OK, &json!([value])),
                 Err(refusal) => failure(StatusCode::CONFLICT, &refusal),

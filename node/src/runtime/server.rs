@@ -38,6 +38,7 @@ use crate::{
         GossipConfig,
         state::{Change, ClusterState, Description, founding_identity},
     },
+    metrics::DiskSpace,
     reaper,
     ring::{self, Ring, RingError},
     start::StartError,
@@ -61,6 +62,9 @@ const WATCH_START: Duration = Duration::from_millis(10);
 
 /// A core whose tick stands still for so long is reported.
 const STALL: Duration = Duration::from_secs(2);
+
+/// How full the disks are is looked at this often.
+const DISKS_EVERY: Duration = Duration::from_secs(5);
 
 /// Why a node did not serve, or stopped.
 #[derive(Debug)]
@@ -145,7 +149,7 @@ pub fn run(
             }
         }
     }
-    watch(&signals, stop, cores, || tell(Stage::Serves), changed);
+    watch(&signals, stop, &config, || tell(Stage::Serves), changed);
     tell(Stage::Stops);
     let mut result = Ok(());
     for handle in threads {
@@ -159,21 +163,23 @@ pub fn run(
     result
 }
 
-/// Passes on the wish to stop and what has changed, says when all cores serve, and reports a core that stands still.
+/// Passes on the wish to stop and what has changed, says when all cores serve, looks at the disks, and reports a core that stands
+/// still.
 fn watch(
     signals: &Signals,
     stop: &AtomicBool,
-    cores: u16,
+    config: &Config,
     ready: impl FnOnce(),
     mut changed: impl FnMut() -> Option<Config>,
 ) {
     let mut ready = Some(ready);
+    let mut disks_seen = None;
     let mut seen: Vec<(u64, Instant)> = signals.ticks.iter().map(|_| (0, Instant::now())).collect();
     while !signals.stop.load(Ordering::SeqCst) {
         if stop.load(Ordering::SeqCst) {
             signals.stop.store(true, Ordering::SeqCst);
         }
-        if signals.ready.load(Ordering::SeqCst) == u64::from(cores)
+        if signals.ready.load(Ordering::SeqCst) == u64::from(config.member().cores)
             && let Some(ready) = ready.take()
         {
             ready();
@@ -183,6 +189,12 @@ fn watch(
         {
             for slot in &signals.changed {
                 *slot.lock().unwrap_or_else(PoisonError::into_inner) = Some(config.clone());
+            }
+        }
+        if ready.is_none() && disks_seen.is_none_or(|at: Instant| at.elapsed() >= DISKS_EVERY) {
+            disks_seen = Some(Instant::now());
+            if let Ok(seen) = disks(config) {
+                *signals.disks.lock().unwrap_or_else(PoisonError::into_inner) = seen;
             }
         }
         for (core, (tick, (last, since))) in signals.ticks.iter().zip(&mut seen).enumerate() {
@@ -196,6 +208,15 @@ fn watch(
         }
         thread::sleep(if ready.is_some() { WATCH_START } else { WATCH });
     }
+}
+
+/// The file system that each core's store is in.
+fn disks(config: &Config) -> rustix::io::Result<Vec<DiskSpace>> {
+    let space = |core: &config::Core| {
+        let told = rustix::fs::statvfs(&core.data)?;
+        Ok(DiskSpace { bytes: told.f_blocks * told.f_frsize, free_bytes: told.f_bavail * told.f_frsize })
+    };
+    config.cores.iter().map(space).collect()
 }
 
 impl Config {

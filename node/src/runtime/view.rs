@@ -1,7 +1,7 @@
 //! What commands about the node itself are answered from: the core, its connections, the process.
 
 mod changes;
-pub(super) mod figures;
+mod figures;
 mod inquiry;
 mod tail;
 
@@ -34,7 +34,7 @@ use crate::{
     core::Core,
     gateway::{Counters, GatewayLimits, Inquiry, NodeView},
     membership::state::Change,
-    metrics::{self, CoreFigures},
+    metrics::{self, CoreFigures, NodeFigures},
     ring::Ring,
 };
 
@@ -55,6 +55,8 @@ pub(super) struct View {
     replicas: u8,
     connections_max: u64,
     started: Instant,
+    /// The same, since 1970.
+    started_unix: Duration,
     sessions: RefCell<BTreeMap<ConnectionId, WeakResp>>,
     commands: Cell<u64>,
 }
@@ -70,6 +72,7 @@ impl View {
             replicas: config.cluster.replicas,
             connections_max: config.limits.connections.into(),
             started: Instant::now(),
+            started_unix: unix(),
             sessions: RefCell::default(),
             commands: Cell::new(0),
         })
@@ -84,7 +87,7 @@ impl View {
     }
 
     pub(super) fn since(&self) -> Duration {
-        self.now_unix()
+        unix()
     }
 
     pub(super) fn remember(&self, connection: ConnectionId, session: WeakResp) {
@@ -149,7 +152,33 @@ impl View {
 
     /// The figures of the whole node for Prometheus, each core's as of about a second ago.
     pub(super) fn metrics(&self) -> String {
-        metrics::text(&self.core_figures().collect::<Vec<_>>())
+        let (cpu_user, cpu_system) = cpu_time();
+        let node = NodeFigures {
+            ready: self.lacking().is_empty(),
+            clock: unix(),
+            started: self.started_unix,
+            cpu: cpu_user + cpu_system,
+            memory_bytes: resident_bytes(),
+            service_level: self.shell.look(|core| core.settings().service_level),
+            disks: self.signals.disks.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+        };
+        metrics::text(&node, &self.core_figures().collect::<Vec<_>>())
+    }
+
+    /// What this core tells whoever asks for the figures of its node.
+    pub(super) fn told(&self) -> CoreFigures {
+        let mut told = figures::told(&self.shell);
+        let transport = self.transport.statistics();
+        told.figures.extend([
+            ("commands", self.commands.get()),
+            ("connections", self.sessions.borrow().len() as u64),
+            ("connections_opened", transport.opened),
+            ("connections_closed", transport.closed),
+            ("connections_refused", transport.refused),
+            ("network_read_bytes", transport.bytes_read),
+            ("network_written_bytes", transport.bytes_written),
+        ]);
+        told
     }
 
     /// Asks the other cores, in order.
@@ -201,7 +230,7 @@ impl NodeView for View {
     }
 
     fn now_unix(&self) -> Duration {
-        SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
+        unix()
     }
 
     fn keys(&self) -> u64 {
@@ -238,7 +267,10 @@ impl NodeView for View {
             Inquiry::Roots => self.shell.look(inquiry::roots),
             Inquiry::Hints => self.shell.look(inquiry::hints),
             Inquiry::Exchanges => self.shell.look(inquiry::exchanges),
-            Inquiry::Members => self.shell.look(inquiry::members),
+            Inquiry::Members => {
+                let now = self.shell.instant();
+                self.shell.look(|core| inquiry::members(core, now))
+            }
             Inquiry::Cluster => changes::cluster(&self.shell),
             Inquiry::Plan => return self.shell.look(changes::plan),
             Inquiry::Repair(partition) => self.repair(partition),
@@ -256,6 +288,11 @@ impl NodeView for View {
         let sessions: Vec<_> = self.sessions.borrow().values().filter_map(WeakResp::upgrade).collect();
         sessions.iter().filter_map(|session| session.describe(self)).collect()
     }
+}
+
+/// Time since 1970, by the wall clock.
+fn unix() -> Duration {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default()
 }
 
 /// The process's memory, as the kernel counts it; 0 when it does not say.

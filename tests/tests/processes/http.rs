@@ -1,8 +1,8 @@
 //! HTTP, by the real `curl`: health, metrics, what operators ask, keys with their contexts, and who may not.
 
 use std::{
-    io::Write,
-    net::SocketAddr,
+    io::{Read, Write},
+    net::{SocketAddr, TcpStream},
     process::{Command, Stdio},
 };
 
@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::{
     cluster::{Cluster, HTTP_PORT},
-    harness::wait_for,
+    harness::{PATIENCE, wait_for},
 };
 
 /// What a node answered.
@@ -203,6 +203,7 @@ fn what_is_not_understood_changes_nothing() {
         ("/nothing", &[][..], 404, "/v1/data/KEY"),
         ("/v1/nothing", &[], 400, "MEMBERS"),
         ("/v1/help", &[], 400, "MEMBERS"),
+        ("/v1/metrics", &[], 404, "see /metrics"),
         ("/v1/cluster/leave/x", &["--request", "POST"], 400, "a node's id is a number"),
         ("/v1/cluster/leave/1", &[], 405, "only by POST"),
         ("/v1/members", &["--request", "POST"], 405, "only by GET"),
@@ -229,7 +230,7 @@ fn what_is_not_understood_changes_nothing() {
     get(node, "/v1/data/key").assert_status(404);
     // What is no HTTP at all, and a head without an end, harm nobody.
     for rubbish in [&b"\x00\xff\xfe\r\n\r\n"[..], &[b'a'; 100_000]] {
-        let mut stream = std::net::TcpStream::connect(node).unwrap();
+        let mut stream = TcpStream::connect(node).unwrap();
         let _ = stream.write_all(rubbish);
     }
     assert_eq!(get(node, "/healthz").status, 200);
@@ -259,4 +260,34 @@ fn a_page_of_a_member_may_look_and_each_core_is_asked() {
     let page = get(one, "/").assert_status(200);
     assert!(page.header("content-security-policy").is_some_and(|policy| policy.contains("default-src 'none'")));
     assert!(page.text().contains("<title>Quorate</title>"));
+}
+
+#[test]
+fn a_node_that_stops_answers_what_is_under_way_and_ends_idle_connections() {
+    let cluster = Cluster::with_nodes(1);
+    let mut node = cluster.serve(1);
+    let connect = || {
+        let stream = TcpStream::connect(cluster.address(1, HTTP_PORT)).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream
+    };
+    let read = |stream: &mut TcpStream| {
+        let mut bytes = [0; 4096];
+        let length = stream.read(&mut bytes).unwrap();
+        String::from_utf8_lossy(&bytes[..length]).into_owned()
+    };
+    let (mut idle, mut silent, mut busy) = (connect(), connect(), connect());
+    idle.write_all(b"GET /healthz HTTP/1.1\r\nhost: node\r\n\r\n").unwrap();
+    assert!(read(&mut idle).starts_with("HTTP/1.1 200 OK"));
+    busy.write_all(b"PUT /v1/data/late HTTP/1.1\r\nhost: node\r\ncontent-length: 5\r\nexpect: 100-continue\r\n\r\n")
+        .unwrap();
+    assert_eq!(read(&mut busy), "HTTP/1.1 100 Continue\r\n\r\n");
+
+    node.signal(Signal::TERM);
+    assert_eq!((read(&mut idle), read(&mut silent)), (String::new(), String::new()), "they end");
+    busy.write_all(b"value").unwrap();
+    let mut answer = String::new();
+    busy.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 204 No Content\r\n"), "{answer}");
+    assert_eq!(node.wait().code(), Some(0));
 }

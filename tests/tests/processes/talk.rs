@@ -211,3 +211,13 @@ pub(crate) fn send_without_reading(address: SocketAddr, bytes: &[u8], times: usi
         }
     }
 }
+
+/// What a node answers to a GET by HTTP: its status, and the body.
+pub(crate) fn http_get(address: SocketAddr, path: &str) -> (u16, String) {
+    let request = format!("GET {path} HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n");
+    let answer = send_and_read_to_end(address, request.as_bytes(), 1);
+    let answer = String::from_utf8_lossy(&answer).into_owned();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no answer to {path}: {answer:?}"));
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("an answer has a status");
+    (status, body.to_owned())
+}

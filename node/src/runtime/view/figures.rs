@@ -6,15 +6,23 @@
 //!
 //! Not here: the counting.
 
-use quorate_engine::{Statistics as StoreStatistics, disk::Disk};
-use quorate_net::{id::Endpoint, message::gossip::Liveness};
+use std::collections::BTreeMap;
 
-use super::super::{shell::Shell, stalls::micros};
+use quorate_engine::{Statistics as StoreStatistics, disk::Disk};
+use quorate_net::{
+    id::{Endpoint, NodeId},
+    message::gossip::Liveness,
+};
+
+use super::{
+    super::{shell::Shell, stalls::micros},
+    inquiry,
+};
 use crate::{
     admission::Work,
     clock::Now,
     core::Core,
-    metrics::{CoreFigures, Requests},
+    metrics::{CoreFigures, PeerFigures, Requests},
 };
 
 pub(super) type Figures = Vec<(&'static str, u64)>;
@@ -29,12 +37,14 @@ pub(super) fn of_shell(shell: &Shell) -> Figures {
 }
 
 /// What a core tells whoever asks for the figures of its node.
-pub(in super::super) fn told(shell: &Shell) -> CoreFigures {
+pub(super) fn told(shell: &Shell) -> CoreFigures {
     let figures = of_shell(shell);
     shell.look(|core| CoreFigures {
         figures,
         requests: Requests::of(core.recorder()),
         stretches: Work::ALL.map(|work| (work, core.admission().stretch(work))).to_vec(),
+        failures: core.statistics().failures,
+        peers: peers(core),
     })
 }
 
@@ -63,7 +73,7 @@ fn requests<D: Disk>(core: &Core<D>) -> Figures {
         ("divergent_gets", counted.divergent),
         ("stale_gets", counted.stale),
         ("read_repairs", counted.repairs),
-        ("failures", counted.failures),
+        ("failures", counted.failures.iter().sum()),
         ("overloads", counted.overloads),
         ("actor_renewals", counted.actor_renewals),
         ("malformed", counted.malformed),
@@ -127,6 +137,21 @@ fn hints<D: Disk>(core: &Core<D>) -> Figures {
         ("handoff_refused", counted.refused),
         ("handoff_timeouts", counted.timeouts),
     ]
+}
+
+/// The other nodes.
+fn peers<D: Disk>(core: &Core<D>) -> Vec<PeerFigures> {
+    let mut peers: BTreeMap<NodeId, PeerFigures> = BTreeMap::new();
+    for peer in core.membership().state().endpoints().filter(|peer| peer.node != core.settings().me.node) {
+        let node = peers.entry(peer.node).or_insert(PeerFigures { node: peer.node, up: true, hints: 0 });
+        node.up &= core.membership().is_alive(peer);
+    }
+    for (to, partition) in core.handoff().owed() {
+        if let Some(node) = peers.get_mut(&to.node) {
+            node.hints += inquiry::keys(core.hint_store(), partition);
+        }
+    }
+    peers.into_values().collect()
 }
 
 /// Hints that can be handed off: what was lost cannot.

@@ -14,7 +14,7 @@ use quorate_net::{
 use serde_json::{Map, Value, json};
 
 use super::figures;
-use crate::core::Core;
+use crate::{clock::Instant, core::Core};
 
 /// The Merkle root of each partition that this core keeps as a primary.
 pub(super) fn roots<D: Disk>(core: &Core<D>) -> Value {
@@ -87,7 +87,8 @@ pub(super) fn hints<D: Disk>(core: &Core<D>) -> Value {
     from_here(core, counts)
 }
 
-fn keys<D: Disk>(store: &Store<D>, partition: u16) -> u64 {
+/// How many keys a store has in a partition.
+pub(super) fn keys<D: Disk>(store: &Store<D>, partition: u16) -> u64 {
     store.index(|index| index.partition_len(partition))
 }
 
@@ -115,10 +116,10 @@ pub(super) fn exchanges<D: Disk>(core: &Core<D>) -> Value {
 }
 
 /// Who belongs and who answers, as this core knows it.
-pub(super) fn members<D: Disk>(core: &Core<D>) -> Value {
+pub(super) fn members<D: Disk>(core: &Core<D>, now: Instant) -> Value {
     let members = core.membership();
     let digest = members.state().digest();
-    let nodes: Vec<Value> = members.state().entries().iter().map(|node| member(core, node)).collect();
+    let nodes: Vec<Value> = members.state().entries().iter().map(|node| member(core, now, node)).collect();
     let known = json!({
         "epoch": digest.epoch,
         "digest": hexadecimal(digest.hash),
@@ -128,10 +129,11 @@ pub(super) fn members<D: Disk>(core: &Core<D>) -> Value {
     from_here(core, known)
 }
 
-fn member<D: Disk>(core: &Core<D>, node: &NodeEntry) -> Value {
+fn member<D: Disk>(core: &Core<D>, now: Instant, node: &NodeEntry) -> Value {
     // Its id may mean another machine by now.
     let belongs = core.membership().state().node(node.id).is_some_and(|holder| holder.identity == node.identity);
     let cores = if belongs { node.cores } else { 0 };
+    let endpoints = (0..cores).map(|number| Endpoint::new(node.id, CoreId(number)));
     json!({
         "id": node.id.0,
         "identity": node.identity.to_string(),
@@ -145,12 +147,12 @@ fn member<D: Disk>(core: &Core<D>, node: &NodeEntry) -> Value {
         "http_port": node.http_port,
         "rack": node.rack,
         "weight": f64::from(node.weight_thousandths) / 1000.0,
-        "cores": (0..cores).map(|number| liveness(core, Endpoint::new(node.id, CoreId(number)))).collect::<Vec<_>>(),
+        "cores": endpoints.map(|endpoint| liveness(core, now, endpoint)).collect::<Vec<_>>(),
     })
 }
 
 /// What is said of a core, and what this one makes of it. Of itself it says that it is alive, and no more.
-fn liveness<D: Disk>(core: &Core<D>, endpoint: Endpoint) -> Value {
+fn liveness<D: Disk>(core: &Core<D>, now: Instant, endpoint: Endpoint) -> Value {
     let claim = core.membership().claim(endpoint);
     let word = match claim.map_or(Liveness::Alive, |claim| claim.liveness) {
         Liveness::Alive => "alive",
@@ -160,6 +162,8 @@ fn liveness<D: Disk>(core: &Core<D>, endpoint: Endpoint) -> Value {
     json!({
         "core": endpoint.core.0,
         "liveness": word,
+        // Since it is a suspect or dead.
+        "away_seconds": core.membership().away_since(endpoint).map(|since| now.since(since).as_secs()),
         "avoided": !core.membership().is_alive(endpoint),
         // 0: it has not been heard of.
         "incarnation": claim.map(|Claim { incarnation, .. }| hexadecimal(incarnation)),
