@@ -66,7 +66,7 @@ bench() {
     local name=$1
     shift
     quiet "quorate bench ($name)" "$QUORATE" bench --target native --servers "$NODES" --keys "$KEYS" --quiet \
-        --json "$WORK/$name.json" "$@"
+        --report "$WORK/$name.json" "$@"
     py failures "$name" "$WORK/$name.json"
 }
 
@@ -202,7 +202,7 @@ row_scaling() {
             get_load known --dir "$WORK/cluster" && py run "$cores cores, known $round" "$WORK/known.json"
             # Their commands go to the port that all cores share.
             quiet "quorate bench (any)" "$QUORATE" bench --target resp --servers "$NODES" --keys "$KEYS" --quiet \
-                --json "$WORK/any.json" --workload get --duration "${SECS}s" --dir "$WORK/cluster"
+                --report "$WORK/any.json" --workload get --duration "${SECS}s" --dir "$WORK/cluster"
             py run "$cores cores, any $round" "$WORK/any.json"
             known+=("$(py cpu "$WORK/known.json")") all+=("$(py cpu "$WORK/any.json")")
         done
@@ -234,7 +234,7 @@ row_half() {
     patiently bash -c "exec 3<>/dev/tcp/$NET.9/7400"
     from_redis() {
         quiet "quorate bench (redis, $1)" "$QUORATE" bench --target resp --servers "$NET.9:7400" --keys "$KEYS" --quiet \
-            --json "$WORK/$1.json" --workload "${@:2}"
+            --report "$WORK/$1.json" --workload "${@:2}"
     }
     from_redis loaded load --pipeline 8
     from_redis full get --duration "${SECS}s" && rate=$(py part-of-rate "$WORK/full.json" 0.5) && ratios=()
@@ -250,7 +250,7 @@ row_half() {
 beside_greedy() {
     local greedy
     modest alone && py run "alone $2" "$WORK/alone.json"
-    "$QUORATE" bench --target "$1" --servers "$NODES" --keys "$KEYS" --quiet --json "$WORK/greedy.json" --workload get \
+    "$QUORATE" bench --target "$1" --servers "$NODES" --keys "$KEYS" --quiet --report "$WORK/greedy.json" --workload get \
         --connections 2 --pipeline 4096 --duration "$((SECS + 3))s" >/dev/null &
     greedy=$!
     sleep 1
@@ -387,7 +387,7 @@ row_kill() {
     say "five rounds of kill -9 of all nodes under load: 0 acknowledged writes lost"
     cluster
     load_keys
-    "$QUORATE" bench --target native --servers "$NODES" --keys "$KEYS" --quiet --json "$WORK/kill.json" --workload mix \
+    "$QUORATE" bench --target native --servers "$NODES" --keys "$KEYS" --quiet --report "$WORK/kill.json" --workload mix \
         --durability durable --verify --verify-wait 60s --duration "$((rounds * SECS))s" >"$WORK/kill.log" 2>&1 &
     load=$!
     for ((round = 1; round <= rounds; round++)); do
@@ -446,7 +446,7 @@ away() {
     for ((round = 1; round <= ROUNDS; round++)); do
         begun=$EPOCHREALTIME
         "$QUORATE" bench --kv --servers "$NET.1:7400,$NET.2:7400" --keys "$KEYS" --workload mix --rate 1000 --verify \
-            --durability durable --warmup 1s --duration "$((SECS + 20))s" --quiet --json "$WORK/away.json" >"$WORK/away.log" 2>&1 &
+            --durability durable --warmup 1s --duration "$((SECS + 20))s" --quiet --report "$WORK/away.json" >"$WORK/away.log" 2>&1 &
         load=$!
         sleep "$((SECS + 1))"
         gone=$EPOCHREALTIME
@@ -485,7 +485,7 @@ row_dead2of5() {
     kill_node 4
     kill_node 5
     quiet "sloppy puts" "$QUORATE" bench --kv --sloppy --servers "$NET.1:7400,$NET.2:7400,$NET.3:7400" --keys "$KEYS" \
-        --workload put --durability durable --duration "${SECS}s" --quiet --json "$WORK/sloppy.json"
+        --workload put --durability durable --duration "${SECS}s" --quiet --report "$WORK/sloppy.json"
     py run "2 of 5 dead" "$WORK/sloppy.json"
     if has hints_held "hinted handoff"; then
         for node in 4 5; do serve_node "$node"; done
@@ -560,7 +560,7 @@ row_join4() {
         printf '\n[[cluster.node]]\nid = 4\naddress = "%s"\ncores = 1\n' "$NET.4"
     } >"$config"
     "$QUORATE" bench --kv --servers "$NODES" --keys "$KEYS" --workload mix --rate 1000 --verify --durability durable \
-        --key-prefix other: --duration 60s --quiet --json "$WORK/join.json" >"$WORK/join.log" 2>&1 &
+        --key-prefix other: --duration 60s --quiet --report "$WORK/join.json" >"$WORK/join.log" 2>&1 &
     load=$!
     sleep 5
     serve_node 4

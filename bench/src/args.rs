@@ -21,14 +21,34 @@ use crate::{
     workload::Workload,
 };
 
-/// Puts load on Quorate, or on anything that speaks RESP, and measures it.
+/// What the options of load are told under.
+const SERVERS: &str = "Servers";
+const WORKLOAD: &str = "Workload";
+const PACE: &str = "Pace";
+const REQUESTS: &str = "Requests";
+const VERIFICATION: &str = "Verification";
+const ON_THIS_MACHINE: &str = "Servers on this machine";
+const OUTPUT: &str = "Output";
+
+/// Put load on Quorate, or on anything that speaks RESP, and measure it
+///
+/// Without a command: load on servers, by a YCSB workload, in a closed or an open loop.
 #[derive(Parser, Clone, Debug)]
-#[command(args_conflicts_with_subcommands = true)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    after_help = "\
+Examples:
+  quorate bench --prepare                                        # puts all keys, then runs YCSB A for ten seconds
+  quorate bench --target native --workload put --duration 20s    # durable puts, each sent to the core that owns the key
+  quorate bench --workload b --rate 2000                         # open loop: 2,000 a second, whatever the servers do
+  quorate bench --target native --workload put --verify          # fails if an acknowledged write is lost
+  quorate bench --servers 127.0.0.1:6379 --workload get --json   # another store that speaks RESP; the report as JSON"
+)]
 pub struct Args {
-    /// Another measurement than load on servers.
+    /// Another measurement than load on servers
     #[command(subcommand)]
     pub command: Option<Command>,
-    /// Load on servers.
+    /// Load on servers
     #[command(flatten)]
     pub load: LoadArgs,
 }
@@ -36,21 +56,57 @@ pub struct Args {
 /// Another measurement than load on servers.
 #[derive(Subcommand, Clone, Debug)]
 pub enum Command {
-    /// Measures the disk alone: small durable writes, one at a time.
-    #[command(after_help = "Example: quorate bench disk /var/lib/quorate --duration 5s")]
+    /// Measure the disk alone: small durable writes and random reads, one at a time
+    #[command(after_help = "\
+Examples:
+  quorate bench disk                                 # the disk that this directory is on
+  quorate bench disk /var/lib/quorate --duration 5s  # another one, for longer")]
     Disk(DiskArgs),
-    /// Measures the machine's lower bounds by the bare io_uring: a commit, a 4 KiB read, a round trip over loopback.
-    #[command(after_help = "Example: quorate bench floor /var/lib/quorate --json")]
+    /// Measure the machine's lower bounds by the bare io_uring: a commit, a 4 KiB read, a round trip over loopback
+    #[command(after_help = "\
+Examples:
+  quorate bench floor                          # the disk that this directory is on
+  quorate bench floor /var/lib/quorate --json  # another one, for a program")]
     Floor(DiskArgs),
-    /// Runs Quorate and other stores in turn under the same load; prints the ratios.
+    /// Run Quorate and other stores in turn under the same load, and tell the ratios
+    #[command(after_help = "\
+Examples:
+  quorate bench compare                                        # durable puts, beside every peer that is installed
+  quorate bench compare --peer redis-always,etcd --rounds 5    # these two, with more rounds
+  quorate bench compare --workload mix --rate 2000             # half gets, half puts, at a fixed rate")]
     Compare(Box<CompareArgs>),
-    /// Has one of three nodes go away under load and come back; draws what clients felt of it.
+    /// Have one of three nodes go away under load and come back, and draw what clients felt of it
+    #[command(after_help = "\
+Examples:
+  quorate bench outage                                            # a node is killed, and started again after 20 seconds
+  quorate bench outage --how freeze --away 5s --out freeze.svg    # it stands still for five
+  quorate bench outage --rate 5000 --json                         # under more load, for a program")]
     Outage(OutageArgs),
-    /// Sets the figures of the Dynamo paper beside ours; draws them.
+    /// Set the figures of the Dynamo paper beside ours, as tables and as pictures
+    #[command(after_help = "\
+Examples:
+  quorate bench paper --out paper         # all of them; the pictures go to that directory
+  quorate bench paper fig8 table2         # two of them
+  quorate bench paper --quick --json      # whether it works at all, for a program")]
     Paper(PaperArgs),
-    /// Becomes another program, which ends with its parent.
+    /// Become another program, which ends with its parent
     #[command(hide = true)]
     Bound(BoundArgs),
+}
+
+impl Args {
+    /// Whether the result is to be printed as JSON.
+    #[must_use]
+    pub fn json(&self) -> bool {
+        match &self.command {
+            Some(Command::Disk(args) | Command::Floor(args)) => args.json,
+            Some(Command::Compare(args)) => args.json,
+            Some(Command::Outage(args)) => args.json,
+            Some(Command::Paper(args)) => args.json,
+            Some(Command::Bound(_)) => false,
+            None => self.load.json,
+        }
+    }
 }
 
 /// How the servers are spoken to.
@@ -77,123 +133,133 @@ impl TargetKind {
 #[derive(Parser, Clone, Debug)]
 pub struct LoadArgs {
     /// The protocol.
-    #[arg(long, value_enum, default_value = "resp")]
+    #[arg(long, help_heading = SERVERS, value_enum, default_value = "resp")]
     pub target: TargetKind,
-    /// Servers as HOST:PORT; clients are spread over them and fail over to the others.
-    #[arg(long, value_delimiter = ',', default_value = "127.0.0.1:7400")]
+    /// The servers, each as HOST:PORT; clients are spread over them and fail over to the others.
+    #[arg(
+        long,
+        visible_alias = "node",
+        help_heading = SERVERS,
+        value_name = "ADDRESS",
+        value_delimiter = ',',
+        default_value = "127.0.0.1:7400"
+    )]
     pub servers: Vec<String>,
     /// Ask CLUSTER SLOTS who owns which key, and go to the owners.
-    #[arg(long)]
+    #[arg(long, help_heading = SERVERS)]
     pub cluster: bool,
     /// KV.GET and KV.PUT instead of GET and SET; implied by --r, --w, --durability, --strict and --sloppy.
-    #[arg(long)]
+    #[arg(long, help_heading = SERVERS)]
     pub kv: bool,
 
     /// What is done.
-    #[arg(long, value_enum, default_value = "a")]
+    #[arg(long, help_heading = WORKLOAD, value_enum, default_value = "a")]
     pub workload: Workload,
     /// Reads in percent, for --workload mix.
-    #[arg(long, default_value_t = 50.0, value_parser = percent)]
+    #[arg(long, help_heading = WORKLOAD, default_value_t = 50.0, value_parser = percent)]
     pub get_percent: f64,
     /// Insert all keys first, unmeasured.
-    #[arg(long)]
+    #[arg(long, help_heading = WORKLOAD)]
     pub prepare: bool,
     /// How many keys there are.
-    #[arg(long, default_value_t = 200_000)]
+    #[arg(long, help_heading = WORKLOAD, default_value_t = 200_000)]
     pub keys: u64,
     /// What the keys begin with; a number of 12 digits follows.
-    #[arg(long, default_value = "key:")]
+    #[arg(long, help_heading = WORKLOAD, default_value = "key:")]
     pub key_prefix: String,
     /// Bytes of a value, such as 1KiB, or a range: 100B-4KiB.
-    #[arg(long, default_value = "1KiB", value_parser = value_bytes)]
+    #[arg(long, help_heading = WORKLOAD, default_value = "1KiB", value_parser = value_bytes)]
     pub value_size: Range<u32>,
     /// Which keys are popular; each workload has its own default.
-    #[arg(long, value_enum)]
+    #[arg(long, help_heading = WORKLOAD, value_enum)]
     pub distribution: Option<Shape>,
     /// The exponent of zipfian and latest, below 1.
-    #[arg(long, default_value_t = 0.99)]
+    #[arg(long, help_heading = WORKLOAD, default_value_t = 0.99)]
     pub theta: f64,
     /// The share of the keys that is hot, for hotspot.
-    #[arg(long, default_value_t = 0.2)]
+    #[arg(long, help_heading = WORKLOAD, default_value_t = 0.2)]
     pub hot_keys: f64,
     /// The share of the requests that hot keys get.
-    #[arg(long, default_value_t = 0.8)]
+    #[arg(long, help_heading = WORKLOAD, default_value_t = 0.8)]
     pub hot_requests: f64,
     /// The seed of all keys, operations and values.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, help_heading = WORKLOAD, default_value_t = 1)]
     pub seed: u64,
 
     /// Operations per second, sent when they are due whatever the servers do (open loop). Without it every client sends
     /// its next operation when the last was answered (closed loop).
-    #[arg(long, value_parser = positive)]
+    #[arg(long, help_heading = PACE, value_parser = positive)]
     pub rate: Option<f64>,
     /// Logical clients; each has one connection to each server that it needs.
-    #[arg(long, default_value_t = 32)]
+    #[arg(long, help_heading = PACE, default_value_t = 32)]
     pub connections: u64,
     /// Requests that one client has under way at once.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, help_heading = PACE, default_value_t = 1)]
     pub pipeline: usize,
     /// Threads of the generator.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, help_heading = PACE, default_value_t = 1)]
     pub threads: usize,
     /// Cores that the generator's threads are bound to, in turn.
-    #[arg(long, value_delimiter = ',')]
+    #[arg(long, help_heading = PACE, value_delimiter = ',')]
     pub pin: Vec<usize>,
     /// How long to measure, such as 10s. [default: 10s, or until --operations are done]
-    #[arg(long, value_parser = duration)]
+    #[arg(long, help_heading = PACE, value_parser = duration)]
     pub duration: Option<Duration>,
     /// How many operations to measure.
-    #[arg(long)]
+    #[arg(long, help_heading = PACE)]
     pub operations: Option<u64>,
     /// Time before the measurement. [default: 1s, none for load]
-    #[arg(long, value_parser = duration)]
+    #[arg(long, help_heading = PACE, value_parser = duration)]
     pub warmup: Option<Duration>,
 
     /// R of each get. [default: the cluster's]
-    #[arg(long)]
+    #[arg(long, help_heading = REQUESTS)]
     pub r: Option<u8>,
     /// W of each put. [default: the cluster's]
-    #[arg(long)]
+    #[arg(long, help_heading = REQUESTS)]
     pub w: Option<u8>,
     /// What is on disk before a put is answered. [default: the cluster's]
-    #[arg(long, value_enum)]
+    #[arg(long, help_heading = REQUESTS, value_enum)]
     pub durability: Option<Durability>,
     /// Only primaries count for the quorums.
-    #[arg(long, conflicts_with = "sloppy")]
+    #[arg(long, help_heading = REQUESTS, conflicts_with = "sloppy")]
     pub strict: bool,
     /// Fallbacks count for the quorums.
-    #[arg(long)]
+    #[arg(long, help_heading = REQUESTS)]
     pub sloppy: bool,
-    /// How long a client waits for an answer.
-    #[arg(long, default_value = "2s", value_parser = duration)]
+    /// How long to wait for an answer: seconds, or with a unit, such as 500ms.
+    #[arg(long, help_heading = REQUESTS, value_name = "TIME", default_value = "2s", value_parser = patience)]
     pub timeout: Duration,
 
     /// Check every read, and all keys at the end: no acknowledged write may be lost. Each key then has one client that
     /// writes it, so writes to a hot key go to its neighbours instead.
-    #[arg(long)]
+    #[arg(long, help_heading = VERIFICATION)]
     pub verify: bool,
     /// With --verify: reads may be stale while servers fail; at the end nothing may be missing.
-    #[arg(long, requires = "verify")]
+    #[arg(long, help_heading = VERIFICATION, requires = "verify")]
     pub allow_stale: bool,
     /// With --verify: how long the servers may take at the end until every key can be read.
-    #[arg(long, default_value = "30s", value_parser = duration)]
+    #[arg(long, help_heading = VERIFICATION, default_value = "30s", value_parser = duration)]
     pub verify_wait: Duration,
 
     /// Servers on this machine whose CPU time, writes and memory are measured.
-    #[arg(long, value_delimiter = ',', conflicts_with = "dir")]
+    #[arg(long, help_heading = ON_THIS_MACHINE, value_delimiter = ',', conflicts_with = "dir")]
     pub server_pids: Vec<u32>,
     /// The same for a local cluster, by its DIR/node-*/pid.
-    #[arg(long)]
+    #[arg(long, help_heading = ON_THIS_MACHINE)]
     pub dir: Option<PathBuf>,
 
-    /// Write the report to this file as JSON.
-    #[arg(long)]
-    pub json: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long, help_heading = OUTPUT)]
+    pub json: bool,
+    /// Write the report to this file too, as JSON.
+    #[arg(long, help_heading = OUTPUT, value_name = "FILE")]
+    pub report: Option<PathBuf>,
     /// Write the histograms to this file: a percentile table if its name ends in .hgrm, else an HdrHistogram log.
-    #[arg(long)]
+    #[arg(long, help_heading = OUTPUT)]
     pub hdr: Option<PathBuf>,
-    /// No progress bar.
-    #[arg(long)]
+    /// Show no progress
+    #[arg(long, help_heading = OUTPUT)]
     pub quiet: bool,
 }
 
@@ -202,7 +268,7 @@ impl LoadArgs {
     pub(crate) fn check(&self) -> Result<(), String> {
         let native = self.target == TargetKind::Native;
         let foreign = self.target.is_foreign();
-        let rules: [(bool, &str); 16] = [
+        let rules: [(bool, &str); 15] = [
             (self.keys == 0, "--keys must be at least 1"),
             (self.connections == 0 || self.connections > 100_000, "--connections must be 1 to 100000"),
             (self.pipeline == 0 || self.pipeline > 4096, "--pipeline must be 1 to 4096"),
@@ -210,7 +276,6 @@ impl LoadArgs {
             (!(0.0..1.0).contains(&self.theta), "--theta must be at least 0 and below 1"),
             (!(0.0..=1.0).contains(&self.hot_keys), "--hot-keys is a share, 0 to 1"),
             (!(0.0..=1.0).contains(&self.hot_requests), "--hot-requests is a share, 0 to 1"),
-            (self.timeout.is_zero(), "--timeout must be more than 0"),
             (self.r == Some(0) || self.w == Some(0), "--r and --w must be at least 1"),
             (native && self.cluster, "--target native always goes to the owners: --cluster is for resp"),
             (foreign && self.cluster, "--cluster is for --target resp"),
@@ -235,6 +300,11 @@ impl LoadArgs {
             return Err(text.to_owned());
         }
         Ok(())
+    }
+
+    /// Whether nothing but the result is to be told.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.quiet || self.json
     }
 
     /// Whether requests carry contexts and quorums.
@@ -289,6 +359,19 @@ pub(crate) fn duration(text: &str) -> Result<Duration, String> {
         _ => return Err(format!("'{text}' needs a unit: us, ms, s, m or h")),
     };
     Duration::try_from_secs_f64(number * seconds).map_err(|_| format!("'{text}' is no time"))
+}
+
+/// How long to wait for an answer, more than nothing and an hour at most: a bare number is seconds.
+///
+/// # Errors
+/// When it is neither that nor a time with its unit.
+pub fn patience(text: &str) -> Result<Duration, String> {
+    let bare = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    let time = bare.map_or_else(|| duration(text), Ok)?;
+    if time.is_zero() || time > Duration::from_secs(3600) {
+        return Err("must be more than 0, an hour at most".to_owned());
+    }
+    Ok(time)
 }
 
 /// Bytes with their unit: 100B, 1KiB, 4MiB; a bare number is bytes.
@@ -351,6 +434,8 @@ mod tests {
     fn units() {
         assert_eq!(duration("500us"), Ok(Duration::from_micros(500)));
         assert_eq!(duration("1.5s"), Ok(Duration::from_millis(1500)));
+        assert_eq!([patience("5"), patience("500ms")], [5000, 500].map(|ms| Ok(Duration::from_millis(ms))));
+        assert!(patience("0").is_err() && patience("2h").is_err() && patience("-1").is_err());
         assert!(duration("5").is_err() && duration("s").is_err() && duration("5 parsecs").is_err());
         assert_eq!(value_bytes("1KiB"), Ok(1024..1025));
         assert_eq!(value_bytes("100-1KiB"), Ok(100..1025));

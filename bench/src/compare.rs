@@ -25,6 +25,7 @@ use std::{
 };
 
 use clap::Parser;
+use indicatif::HumanDuration;
 use tempfile::TempDir;
 
 use self::peer::{Installed, Missing};
@@ -53,7 +54,7 @@ const VALUE_BYTES_MAX: u32 = 1_000_000;
 /// The type of tmpfs, as `statfs` tells it.
 const IN_MEMORY: rustix::fs::FsWord = 0x0102_1994;
 
-/// Quorate and a peer in turn, on this machine, under the same load; prints the ratios.
+/// Quorate and a peer in turn, on this machine, under the same load.
 #[derive(Parser, Clone, Debug)]
 pub struct CompareArgs {
     /// The peers. One that is not installed is skipped.
@@ -111,10 +112,10 @@ pub struct CompareArgs {
     /// temporary files]
     #[arg(long)]
     pub dir: Option<PathBuf>,
-    /// Print JSON.
+    /// Print JSON
     #[arg(long)]
     pub json: bool,
-    /// Tell nothing but the result.
+    /// Show no progress
     #[arg(long)]
     pub quiet: bool,
 }
@@ -151,9 +152,13 @@ impl CompareArgs {
             threads: self.threads,
             duration: Some(self.duration),
             warmup: Some(self.warmup),
-            quiet: self.quiet,
+            quiet: self.is_quiet(),
             ..LoadArgs::parse_from(["bench"])
         }
+    }
+
+    fn is_quiet(&self) -> bool {
+        self.quiet || self.json
     }
 
     /// Room for all values, in a peer that keeps them in memory alone, in MiB.
@@ -182,10 +187,10 @@ pub(crate) fn run(args: &CompareArgs, stop: &Arc<AtomicBool>) -> Result<Comparis
     let comparing = Comparing { args, stop, place: place(args.dir.as_deref())? };
     let mut ours = Side::quorate(comparing.place.path(), own_address(1), (NODES, args.cores), args.target, None)?;
     comparing.load_keys(&mut ours)?;
-    let (mut peers, mut setup) = (Vec::new(), None);
-    for installed in &installed {
+    let (mut peers, mut setup, comparisons) = (Vec::new(), None, installed.len());
+    for (number, installed) in installed.iter().enumerate() {
         let peer = installed.peer;
-        match comparing.rounds(&mut ours, installed) {
+        match comparing.rounds(&mut ours, installed, comparisons - number) {
             Ok((rounds, of_ours)) => {
                 peers.push(Compared::new(peer.name(), &installed.version, peer.promise(), rounds));
                 setup = Some(of_ours);
@@ -211,7 +216,6 @@ pub(crate) fn run(args: &CompareArgs, stop: &Arc<AtomicBool>) -> Result<Comparis
         cpus: thread::available_parallelism().map_or(1, usize::from),
         peers,
         skipped,
-        as_json: args.json,
     })
 }
 
@@ -235,15 +239,18 @@ impl Comparing<'_> {
         format!("Quorate {version}: three nodes of {cores} core{plural}, N=3 R=2 W=2, {durability}; gets ask two")
     }
 
-    /// Both in turn, round by round. Also gives what was asked of ours.
-    fn rounds(&self, ours: &mut Side, installed: &Installed) -> Result<(Vec<Round>, Setup), Error> {
+    /// Both in turn, round by round. Also gives what was asked of ours. So many peers are `left`, this one included.
+    fn rounds(&self, ours: &mut Side, installed: &Installed, left: usize) -> Result<(Vec<Round>, Setup), Error> {
         let memory_mib = self.args.memory_mib();
         let mut theirs = Side::peer(installed, self.place.path(), own_address(16), memory_mib)?;
         self.load_keys(&mut theirs)?;
         let mut rounds = Vec::new();
         let mut setup = None;
         for number in 1..=self.args.rounds {
-            self.tell(&format!("{}: round {number} of {}", theirs.name, self.args.rounds));
+            let all = self.args.rounds;
+            let rounds_left = u32::from(all) * left as u32 - u32::from(number - 1);
+            let time = HumanDuration((self.args.warmup + self.args.duration) * 2 * rounds_left);
+            self.tell(&format!("{}: round {number} of {all}; at least {time:#} of load left", theirs.name));
             let report = self.turn(ours, number)?;
             rounds.push(Round { ours: Run::of(&report), theirs: Run::of(&self.turn(&mut theirs, number)?) });
             setup = Some(report.setup);
@@ -290,7 +297,7 @@ impl Comparing<'_> {
     }
 
     fn tell(&self, text: &str) {
-        if !self.args.quiet {
+        if !self.args.is_quiet() {
             eprintln!("{text}");
         }
     }

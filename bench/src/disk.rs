@@ -22,6 +22,7 @@ use serde::Serialize;
 
 use crate::{
     args::duration,
+    bar::Bar,
     lanes::{BLOCK_BYTES, Lanes, Operation, expect_moved},
     process,
     random::Random,
@@ -33,7 +34,7 @@ use crate::{
 const FILE_BYTES: usize = 64 << 20;
 const ZERO_BYTES: usize = 1 << 20;
 
-/// Where the machine is measured, and for how long.
+/// Where the machine is measured, and for how long
 #[derive(Parser, Clone, Debug)]
 pub struct DiskArgs {
     /// A directory on the disk; a file of 64 MiB is made there and removed again.
@@ -42,9 +43,12 @@ pub struct DiskArgs {
     /// How long each row is measured.
     #[arg(long, default_value = "3s", value_parser = duration)]
     pub duration: Duration,
-    /// Print JSON.
+    /// Print JSON
     #[arg(long)]
     pub json: bool,
+    /// Show no progress
+    #[arg(long)]
+    pub quiet: bool,
 }
 
 /// Latencies of the disk. All writes are 4 KiB, O_DIRECT, in sequence over a zeroed file.
@@ -56,8 +60,6 @@ pub struct DiskReport {
     pub latencies: Vec<Latency>,
     /// The machine's load average at the start.
     pub load_average: f64,
-    #[serde(skip)]
-    as_json: bool,
 }
 
 /// What is done with the file.
@@ -76,6 +78,13 @@ pub(crate) enum Way {
 pub(crate) struct Span<'a> {
     pub(crate) duration: Duration,
     pub(crate) stop: &'a AtomicBool,
+}
+
+impl DiskArgs {
+    /// Measures so many rows, and shows how far that is.
+    pub(crate) fn during<T>(&self, doing: &str, rows: usize, measure: impl FnOnce() -> T) -> T {
+        Bar::during_time(doing, !(self.quiet || self.json), self.duration * rows as u32, measure)
+    }
 }
 
 impl Span<'_> {
@@ -97,12 +106,14 @@ pub fn run(args: &DiskArgs, stop: &AtomicBool) -> Result<DiskReport, Error> {
     let load_average = process::load_average();
     let span = Span { duration: args.duration, stop };
     let ways = [("O_DSYNC write", Way::Dsync), ("write, fdatasync", Way::Fdatasync), ("random read", Way::Read)];
-    let latencies = with_file(&args.dir, |path| {
-        let row = |(name, way)| Ok(Latency::of(name, &measure(path, way, 1, span)?));
-        ways.into_iter().map(row).collect()
+    let latencies = args.during("disk", ways.len(), || {
+        with_file(&args.dir, |path| {
+            let row = |(name, way)| Ok(Latency::of(name, &measure(path, way, 1, span)?));
+            ways.into_iter().map(row).collect()
+        })
     })?;
     span.check()?;
-    Ok(DiskReport { dir: args.dir.clone(), latencies, load_average, as_json: args.json })
+    Ok(DiskReport { dir: args.dir.clone(), latencies, load_average })
 }
 
 /// Lets `measure` have a zeroed file in `dir`.
@@ -111,7 +122,12 @@ pub(crate) fn with_file<T>(dir: &Path, measure: impl FnOnce(&Path) -> io::Result
     let result = zero(&path).and_then(|()| measure(&path));
     // Whatever went wrong, nothing stays behind.
     let removed = fs::remove_file(&path);
-    let cannot = |error| Error::Machine(format!("cannot measure the disk in {}: {error}", dir.display()));
+    let cannot = |error| {
+        Error::Machine(format!(
+            "cannot measure the disk in {}: {error}; name a directory on it that can be written",
+            dir.display()
+        ))
+    };
     result.and_then(|measured| removed.map(|()| measured)).map_err(cannot)
 }
 
@@ -174,9 +190,6 @@ pub(crate) fn measure(path: &Path, way: Way, depth: usize, span: Span<'_>) -> io
 
 impl fmt::Display for DiskReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.as_json {
-            return writeln!(f, "{}", serde_json::to_string_pretty(self).map_err(|_| fmt::Error)?);
-        }
         writeln!(
             f,
             "{}: 4 KiB, O_DIRECT, one at a time · load average {:.2}\n",
@@ -195,7 +208,8 @@ mod tests {
     #[test]
     fn the_disk_is_measured_and_nothing_stays_behind() {
         let dir = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
-        let args = DiskArgs { dir: dir.path().to_owned(), duration: Duration::from_millis(20), json: false };
+        let args =
+            DiskArgs { dir: dir.path().to_owned(), duration: Duration::from_millis(20), json: false, quiet: true };
         let report = run(&args, &AtomicBool::new(false)).unwrap();
         assert_eq!(report.latencies.len(), 3);
         assert!(report.latencies.iter().all(|row| row.count > 0 && row.p50_us > 1.0), "{report}");

@@ -37,8 +37,6 @@ pub struct FloorReport {
     pub floors: Vec<Floor>,
     /// The machine's load average before and after.
     pub load_average: [f64; 2],
-    #[serde(skip)]
-    as_json: bool,
 }
 
 /// One lower bound. Times are microseconds.
@@ -75,17 +73,21 @@ pub(crate) fn run(args: &DiskArgs, stop: &AtomicBool) -> Result<FloorReport, Err
         ("read, 1 under way", Way::Read, 1),
         ("read, 32 under way", Way::Read, 32),
     ];
-    let mut floors = disk::with_file(&args.dir, |path| {
-        let row = |(name, way, depth)| Floor::of(name, || disk::measure(path, way, depth, span));
-        on_disk.into_iter().map(row).collect::<io::Result<Vec<_>>>()
+    let over_loopback = [("round trip, 100 B", 100), ("round trip, 1 KiB", 1024)];
+    let floors = args.during("floor", on_disk.len() + over_loopback.len(), || {
+        let mut floors = disk::with_file(&args.dir, |path| {
+            let row = |(name, way, depth)| Floor::of(name, || disk::measure(path, way, depth, span));
+            on_disk.into_iter().map(row).collect::<io::Result<Vec<_>>>()
+        })?;
+        for (name, bytes) in over_loopback {
+            let row = Floor::of(name, || round_trips(bytes, span));
+            floors.push(row.map_err(|error| Error::Machine(format!("cannot measure loopback: {error}")))?);
+        }
+        Ok(floors)
     })?;
-    for (name, bytes) in [("round trip, 100 B", 100), ("round trip, 1 KiB", 1024)] {
-        let row = Floor::of(name, || round_trips(bytes, span));
-        floors.push(row.map_err(|error| Error::Machine(format!("cannot measure loopback: {error}")))?);
-    }
     span.check()?;
     let load_average = [before, process::load_average()];
-    Ok(FloorReport { dir: args.dir.clone(), floors, load_average, as_json: args.json })
+    Ok(FloorReport { dir: args.dir.clone(), floors, load_average })
 }
 
 impl Floor {
@@ -178,9 +180,6 @@ fn echo(stream: TcpStream, bytes: usize) -> io::Result<()> {
 
 impl fmt::Display for FloorReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.as_json {
-            return writeln!(f, "{}", serde_json::to_string_pretty(self).map_err(|_| fmt::Error)?);
-        }
         let [before, after] = self.load_average;
         writeln!(f, "disk: {}, 4 KiB, O_DIRECT, commits O_DSYNC over a zeroed file; round trips: TCP, loopback", {
             self.dir.display()
@@ -207,7 +206,6 @@ mod tests {
     use std::{fs, sync::Arc};
 
     use clap::Parser;
-    use serde_json::Value;
 
     use crate::Args;
 
@@ -216,14 +214,13 @@ mod tests {
         let dir = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
         let place = dir.path().to_str().unwrap();
         let args = Args::try_parse_from(["bench", "floor", place, "--duration", "30ms", "--json"]).unwrap();
-        let printed = crate::run(&args, &Arc::default()).unwrap().to_string();
-        let report: Value = serde_json::from_str(&printed).unwrap();
+        let report = serde_json::to_value(crate::run(&args, &Arc::default()).unwrap()).unwrap();
         let rows = report["floors"].as_array().unwrap();
         assert_eq!(rows.len(), 6);
         for row in rows {
             let number = |name: &str| row[name].as_f64().unwrap();
             let (p50, max) = (number("p50_us"), number("max_us"));
-            assert!(number("count") > 0.0 && number("per_second") > 0.0 && p50 > 1.0 && p50 <= max, "{printed}");
+            assert!(number("count") > 0.0 && number("per_second") > 0.0 && p50 > 1.0 && p50 <= max, "{report}");
         }
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
     }

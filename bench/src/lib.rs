@@ -7,6 +7,7 @@
 //! Not here: the servers, and the benches of single parts (`benches/`).
 
 mod args;
+mod bar;
 mod client;
 mod compare;
 mod connection;
@@ -36,7 +37,10 @@ use std::{
     sync::{Arc, atomic::AtomicBool},
 };
 
-pub use args::{Args, Command, LoadArgs, TargetKind};
+use serde::Serialize;
+
+pub use args::{Args, Command, LoadArgs, TargetKind, patience};
+pub use bar::Bar;
 pub use compare::{BoundArgs, Choice, CompareArgs, Compared, Comparison, Figure, Round, Run, Skipped, Spread};
 pub use disk::{DiskArgs, DiskReport, run as measure_disk};
 pub use floor::{Floor, FloorReport};
@@ -51,8 +55,9 @@ pub use report::{Generator, Latency, Report, Second, ServersUsed, Setup};
 pub use run::Error;
 pub use workload::{Kind, Workload};
 
-/// The result of any measurement. Prints as a table.
-#[derive(Debug)]
+/// The result of any measurement. Prints as a table; as JSON it is what was measured.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
 pub enum Outcome {
     /// Of load on servers.
     Load(Box<Report>),

@@ -25,6 +25,7 @@ use serde::Serialize;
 pub use self::report::{OutageReport, Part};
 use crate::{
     args::{LoadArgs, TargetKind, duration, positive},
+    bar::Bar,
     compare::{self, Side},
     protocol::Durability,
     run::{self, Error},
@@ -43,7 +44,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// Nodes compare all copies with each other once a minute.
 const EQUAL_MAX: Duration = Duration::from_secs(180);
 
-/// One of three nodes goes away under load and comes back; prints what clients felt of it, and draws it.
+/// One of three nodes goes away under load and comes back.
 #[derive(Parser, Clone, Debug)]
 pub struct OutageArgs {
     /// How it goes.
@@ -72,10 +73,10 @@ pub struct OutageArgs {
     /// temporary files]
     #[arg(long)]
     pub dir: Option<PathBuf>,
-    /// Print JSON.
+    /// Print JSON
     #[arg(long)]
     pub json: bool,
-    /// Tell nothing but the result.
+    /// Show no progress
     #[arg(long)]
     pub quiet: bool,
 }
@@ -119,7 +120,7 @@ pub(crate) fn run(args: &OutageArgs, stop: &Arc<AtomicBool>) -> Result<OutageRep
         duration: Some(args.before + args.away + args.after),
         warmup: Some(WARMUP),
         verify: true,
-        quiet: args.quiet,
+        quiet: args.quiet || args.json,
         ..LoadArgs::parse_from(["bench"])
     };
     compare::put_all_keys(&mut side, &LoadArgs { verify: false, ..load.clone() }, stop)?;
@@ -165,11 +166,18 @@ fn outage(
         How::Freeze => side.signal_node(VICTIM, Signal::CONT),
     }
     let stopped = || stop.load(Ordering::Relaxed);
-    Ok(Some(Times { gone, back, equal: until_equal(side, &stopped).map(|equal| equal - start) }))
+    let bar = Bar::new("comparing copies", !(args.quiet || args.json));
+    let progress = |equal: usize| {
+        // Until then the load has its own.
+        if load_ended() {
+            bar.show(equal as u64, PARTITIONS as u64, &format!("{equal} of {PARTITIONS} partitions were equal"));
+        }
+    };
+    Ok(Some(Times { gone, back, equal: until_equal(side, &stopped, &progress).map(|equal| equal - start) }))
 }
 
 /// When each partition had been seen to be the same on all nodes. Writes under way make some differ at any moment.
-fn until_equal(side: &Side, stopped: &dyn Fn() -> bool) -> Option<Instant> {
+fn until_equal(side: &Side, stopped: &dyn Fn() -> bool, progress: &dyn Fn(usize)) -> Option<Instant> {
     let deadline = Instant::now() + EQUAL_MAX;
     let mut equal = BTreeSet::new();
     while Instant::now() < deadline && !stopped() {
@@ -177,6 +185,7 @@ fn until_equal(side: &Side, stopped: &dyn Fn() -> bool) -> Option<Instant> {
         if equal.len() == PARTITIONS {
             return Some(Instant::now());
         }
+        progress(equal.len());
         thread::sleep(LOOK_EVERY);
     }
     None

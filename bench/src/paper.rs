@@ -15,9 +15,12 @@ mod shipped;
 mod strategy;
 
 use std::{
-    fs,
+    fs, io,
     path::{Path, PathBuf},
-    sync::{Arc, atomic::AtomicBool},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -29,9 +32,9 @@ pub use self::{
     report::{Beside, PaperReport},
     strategy::Placement,
 };
-use crate::{args::positive, process::load_average, run::Error};
+use crate::{args::positive, bar::Bar, process::load_average, run::Error};
 
-/// The figures of the Dynamo paper, ours beside them, as tables and as SVG.
+/// The figures of the Dynamo paper, ours beside them.
 #[derive(Parser, Clone, Debug)]
 pub struct PaperArgs {
     /// The figures. Without one: all.
@@ -54,10 +57,10 @@ pub struct PaperArgs {
     /// temporary files]
     #[arg(long)]
     pub dir: Option<PathBuf>,
-    /// Print JSON, with all points of the pictures.
+    /// Print JSON, with all points of the pictures
     #[arg(long)]
     pub json: bool,
-    /// Tell nothing but the result.
+    /// Show no progress
     #[arg(long)]
     pub quiet: bool,
 }
@@ -93,6 +96,16 @@ impl PaperFigure {
             Self::Versions => "versions",
             Self::Table2 => "table2",
             Self::Admission => "admission",
+        }
+    }
+
+    /// Lines that are measured on servers, each in as many windows as the plan says.
+    fn lines(self) -> u64 {
+        match self {
+            Self::Fig4 => 1,
+            Self::Fig5 | Self::Versions | Self::Table2 => 2,
+            Self::Admission => 3,
+            Self::Fig6 | Self::Fig8 => 0,
         }
     }
 }
@@ -137,31 +150,56 @@ impl Plan {
 pub fn paper(args: &PaperArgs, placement: Placement, stop: &Arc<AtomicBool>) -> Result<PaperReport, Error> {
     let plan = Plan::new(args);
     // Before anything is measured: what cannot be written in the end is known now.
-    let cannot = |path: &Path, error| Error::Machine(format!("cannot write {}: {error}", path.display()));
-    fs::create_dir_all(&args.out).map_err(|error| cannot(&args.out, error))?;
+    fs::create_dir_all(&args.out).map_err(|error| cannot_write(&args.out, &error))?;
     let before = load_average();
     let asked = |figure: &PaperFigure| args.figures.is_empty() || args.figures.contains(figure);
-    let mut lab = Lab::new(args, &plan, stop);
+    let asked: Vec<PaperFigure> = PaperFigure::value_variants().iter().copied().filter(asked).collect();
+    let all = asked.iter().map(|figure| figure.lines()).sum::<u64>() * u64::from(plan.windows);
+    let windows = AtomicU64::new(0);
+    let look = || {
+        let done = windows.load(Ordering::Relaxed);
+        (done, all, format!("{done} of {all} windows"))
+    };
+    let figures = Bar::during("paper", !(args.quiet || args.json), look, |bar| {
+        draw(args, &asked, placement, Lab::new(args, &plan, stop, &windows), bar)
+    })?;
+    Ok(PaperReport { load_average: [before, load_average()], quick: args.quick, figures })
+}
+
+fn draw(
+    args: &PaperArgs,
+    asked: &[PaperFigure],
+    placement: Placement,
+    mut lab: Lab<'_>,
+    bar: &Bar,
+) -> Result<Vec<Beside>, Error> {
+    let plan = lab.plan();
     let mut figures = Vec::new();
-    for figure in PaperFigure::value_variants().iter().copied().filter(asked) {
-        lab.tell(figure.name());
+    for &figure in asked {
+        if !(args.quiet || args.json) {
+            bar.beside(|| eprintln!("{} …", figure.name()));
+        }
         let mut beside = match figure {
             PaperFigure::Fig4 => measured::latencies(lab.three()?)?,
             PaperFigure::Fig5 => measured::buffered_writes(lab.three()?)?,
-            PaperFigure::Fig6 => computed::imbalance(placement, &plan),
-            PaperFigure::Fig8 => computed::strategies(placement, &plan),
+            PaperFigure::Fig6 => computed::imbalance(placement, plan),
+            PaperFigure::Fig8 => computed::strategies(placement, plan),
             PaperFigure::Versions => measured::versions(lab.three()?)?,
             PaperFigure::Table2 => measured::coordination(lab.six()?)?,
             PaperFigure::Admission => measured::admission(&mut lab)?,
         };
         if let Some(picture) = &beside.picture {
             let path = args.out.join(format!("{}.svg", figure.name()));
-            fs::write(&path, picture.svg()).map_err(|error| cannot(&path, error))?;
+            fs::write(&path, picture.svg()).map_err(|error| cannot_write(&path, &error))?;
             beside.file = Some(path);
         }
         figures.push(beside);
     }
-    Ok(PaperReport { load_average: [before, load_average()], quick: args.quick, figures, as_json: args.json })
+    Ok(figures)
+}
+
+fn cannot_write(path: &Path, error: &io::Error) -> Error {
+    Error::Machine(format!("cannot write {}: {error}; name another place by --out", path.display()))
 }
 
 #[cfg(test)]

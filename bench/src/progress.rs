@@ -2,14 +2,14 @@
 //!
 //! The rule: it only listens; a thread that measures never waits for it.
 //!
-//! Not here: the figures of the report.
+//! Not here: the figures of the report, the bar itself (`bar`).
 
 use std::time::Duration;
 
 use hdrhistogram::Histogram;
-use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::{
+    bar::Bar,
     recorder::Tick,
     report::{Second, time},
 };
@@ -20,8 +20,12 @@ const SECONDS_MAX: usize = 86_400;
 
 /// Listens to the ticks of one phase.
 pub(crate) struct Progress {
-    bar: ProgressBar,
+    bar: Bar,
+    /// What the bar counts up to: milliseconds if it goes by time, else operations.
+    all: u64,
     by_time: bool,
+    /// How the last second was.
+    news: String,
     start: u64,
     measure_from: u64,
     operations: u64,
@@ -33,16 +37,12 @@ pub(crate) struct Progress {
 impl Progress {
     /// `goal`: a time or a number of operations.
     pub(crate) fn new(name: &str, quiet: bool, goal: Goal, start: u64, measure_from: u64) -> Self {
-        let length = match goal {
-            Goal::Time(time) => time.as_millis() as u64,
-            Goal::Operations(count) => count,
+        let (all, by_time) = match goal {
+            Goal::Time(time) => (time.as_millis() as u64, true),
+            Goal::Operations(count) => (count, false),
         };
-        let bar = if quiet { ProgressBar::hidden() } else { ProgressBar::new(length) };
-        let style = ProgressStyle::with_template("{prefix} {bar:24} {elapsed:>4} {msg}").expect("a sound template");
-        bar.set_style(style);
-        bar.set_prefix(name.to_owned());
-        let by_time = matches!(goal, Goal::Time(_));
-        Self { bar, by_time, start, measure_from, operations: 0, errors: 0, current: None, series: Vec::new() }
+        let (bar, news, series) = (Bar::new(name, !quiet), String::new(), Vec::new());
+        Self { bar, all, by_time, news, start, measure_from, operations: 0, errors: 0, current: None, series }
     }
 
     /// Successful operations so far.
@@ -65,8 +65,8 @@ impl Progress {
             }
             None => self.current = Some((second, tick.operations, tick.errors, tick.latency.clone())),
         }
-        let position = if self.by_time { tick.at.saturating_sub(self.start) / 1_000_000 } else { self.operations };
-        self.bar.set_position(position);
+        let done = if self.by_time { tick.at.saturating_sub(self.start) / 1_000_000 } else { self.operations };
+        self.bar.show(done, self.all, &self.news);
     }
 
     fn close_second(&mut self) {
@@ -75,11 +75,8 @@ impl Progress {
         let (p50_us, p999_us, max_us) = (at(0.5), at(0.999), latency.max() as f64 / 1e3);
         let warm = if second < 0 { " (warming up)" } else { "" };
         let all = self.errors;
-        self.bar.set_message(format!(
-            "{operations}/s · p50 {} · p99.9 {} · {all} errors{warm}",
-            time(p50_us),
-            time(p999_us)
-        ));
+        let (p50, p999) = (time(p50_us), time(p999_us));
+        self.news = format!("{operations}/s · p50 {p50} · p99.9 {p999} · {all} errors{warm}");
         if self.series.len() < SECONDS_MAX {
             self.series.push(Second { second, operations, errors, p50_us, p999_us, max_us });
         }
@@ -88,7 +85,6 @@ impl Progress {
     /// The phase is over.
     pub(crate) fn finish(mut self) -> Vec<Second> {
         self.close_second();
-        self.bar.finish_and_clear();
         self.series
     }
 }

@@ -20,6 +20,9 @@ use quorate_net::{
 
 const SLOTS: usize = slot::SLOTS as usize;
 
+/// What to do when nobody is there.
+const WHAT_ELSE: &str = "`quorate dev` starts a cluster on this machine, --servers names another";
+
 /// All endpoints, and who owns what.
 #[derive(Debug)]
 pub(crate) struct Routes {
@@ -46,13 +49,14 @@ impl Routes {
                 Err(error) => last = format!("{server}: {error}"),
             }
         }
-        Err(format!("no server told its CLUSTER SLOTS; the last said: {last}"))
+        Err(format!("no server told its CLUSTER SLOTS ({last}); {WHAT_ELSE}"))
     }
 
     /// Clients go to the cores that own keys by the cluster's map, asked of the first server that answers.
     pub(crate) fn from_map(servers: &[SocketAddr], timeout: Duration) -> Result<Self, String> {
         let options = ClientOptions { timeout, ..ClientOptions::default() };
-        let client = Client::connect(servers, options).map_err(|error| format!("no cluster map: {error}"))?;
+        let client =
+            Client::connect(servers, options).map_err(|error| format!("no cluster map: {error}; {WHAT_ELSE}"))?;
         parse_map(client.map())
     }
 
@@ -82,6 +86,18 @@ impl Routes {
         assert_eq!(routes.slots.len(), SLOTS, "every slot has owners");
         routes
     }
+}
+
+/// Whether any of them is there: without one all that follows would only be errors.
+pub(crate) fn check_reachable(servers: &[SocketAddr], timeout: Duration) -> Result<(), String> {
+    let mut last = String::new();
+    for server in servers {
+        match TcpStream::connect_timeout(server, timeout) {
+            Ok(_) => return Ok(()),
+            Err(error) => last = format!("{server}: {error}"),
+        }
+    }
+    Err(format!("no server can be connected to ({last}); {WHAT_ELSE}"))
 }
 
 /// The address that `text` names.

@@ -102,7 +102,7 @@ pub(crate) fn run(args: &LoadArgs, stop: &Arc<AtomicBool>) -> Result<Report, Err
         stale_allowed: args.allow_stale,
     });
     let cannot = |path: &std::path::Path, error| Error::Machine(format!("cannot write {}: {error}", path.display()));
-    if let Some(path) = &args.json {
+    if let Some(path) = &args.report {
         report.write_json(path).map_err(|error| cannot(path, error))?;
     }
     if let Some(path) = &args.hdr {
@@ -145,7 +145,10 @@ fn share(args: &LoadArgs, stop: Arc<AtomicBool>) -> Result<Shared, Error> {
     let routes = match args.target {
         TargetKind::Resp if args.cluster => Routes::from_slots(&addresses, args.timeout).map_err(Error::Servers)?,
         TargetKind::Native => Routes::from_map(&addresses, args.timeout).map_err(Error::Servers)?,
-        TargetKind::Resp | TargetKind::Memcached | TargetKind::Etcd => Routes::direct(addresses),
+        TargetKind::Resp | TargetKind::Memcached | TargetKind::Etcd => {
+            route::check_reachable(&addresses, args.timeout).map_err(Error::Servers)?;
+            Routes::direct(addresses)
+        }
     };
     // Another run's values must not pass for this one's; all else repeats with the seed.
     let started = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
@@ -183,7 +186,7 @@ fn prepare(args: &LoadArgs, shared: &Shared, workers: &mut [Worker]) -> Result<(
     let start = shared.now();
     let depth = args.pipeline.max(LOAD_DEPTH);
     let phase = phase(Task::Load, start, u64::MAX, None, depth);
-    let progress = Progress::new("load", args.quiet, Goal::Operations(args.keys), start, start);
+    let progress = Progress::new("load", args.is_quiet(), Goal::Operations(args.keys), start, start);
     let watched = Watched { phase, progress, stuck_after: Some(STUCK), pin: &args.pin };
     let (recorder, _) = watched.run(shared, workers, |_| {})?;
     if recorder.operations() < args.keys {
@@ -238,7 +241,7 @@ fn measure(
         (None, None) => Goal::Operations(args.keys),
     };
     let name = format!("{:?}", args.workload).to_lowercase();
-    let progress = Progress::new(&name, args.quiet, goal, start, measure_from);
+    let progress = Progress::new(&name, args.is_quiet(), goal, start, measure_from);
     let stuck_after = (task == Task::Load).then_some(STUCK);
     let mut first = None;
     let watched = Watched { phase, progress, stuck_after, pin: &args.pin };
@@ -262,7 +265,7 @@ fn check(args: &LoadArgs, shared: &Shared, workers: &mut [Worker]) -> Result<(),
     let keys = ledger.verdict().keys;
     let start = shared.now();
     let phase = phase(Task::Check, start, u64::MAX, None, args.pipeline.max(LOAD_DEPTH));
-    let progress = Progress::new("verify", args.quiet, Goal::Operations(keys), start, start);
+    let progress = Progress::new("verify", args.is_quiet(), Goal::Operations(keys), start, start);
     let stuck_after = Some(args.verify_wait);
     Watched { phase, progress, stuck_after, pin: &args.pin }.run(shared, workers, |_| {})?;
     Ok(())

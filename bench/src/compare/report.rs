@@ -32,8 +32,6 @@ pub struct Comparison {
     pub peers: Vec<Compared>,
     /// Those that were not, or failed.
     pub skipped: Vec<Skipped>,
-    #[serde(skip)]
-    pub(crate) as_json: bool,
 }
 
 /// A peer that was not compared.
@@ -190,9 +188,6 @@ impl Comparison {
 
 impl fmt::Display for Comparison {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.as_json {
-            return writeln!(f, "{}", serde_json::to_string_pretty(self).map_err(|_| fmt::Error)?);
-        }
         let Setup { workload, keys, value_bytes: [least, most], connections, pipeline, rate, .. } = &self.setup;
         let value = if least == most { format!("{least} B") } else { format!("{least}-{most} B") };
         let pace = rate.map_or("closed loop".to_owned(), |rate| format!("open loop at {rate}/s"));

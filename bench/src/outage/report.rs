@@ -50,8 +50,6 @@ pub struct OutageReport {
     pub picture: Picture,
     /// The picture's file.
     pub file: Option<PathBuf>,
-    #[serde(skip)]
-    as_json: bool,
 }
 
 /// Some seconds on end.
@@ -109,7 +107,6 @@ impl OutageReport {
             series: report.series.clone(),
             picture: picture(args, report, times),
             file: None,
-            as_json: args.json,
         }
     }
 
@@ -171,9 +168,6 @@ fn picture(args: &OutageArgs, report: &Report, times: &Times) -> Picture {
 
 impl fmt::Display for OutageReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.as_json {
-            return write!(f, "{}", serde_json::to_string_pretty(self).map_err(|_| fmt::Error)?);
-        }
         let went = match self.how {
             How::Kill => "killed by kill -9 and started again",
             How::Freeze => "frozen and thawed again",

@@ -5,7 +5,10 @@
 //!
 //! Not here: what is asked of them (`measured`), processes (`compare`).
 
-use std::sync::{Arc, atomic::AtomicBool};
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicU64, Ordering},
+};
 
 use clap::Parser;
 use tempfile::TempDir;
@@ -25,23 +28,19 @@ pub(super) struct Lab<'a> {
     args: &'a PaperArgs,
     plan: &'a Plan,
     stop: &'a Arc<AtomicBool>,
+    /// Windows that were measured, in all.
+    windows: &'a AtomicU64,
     place: Option<TempDir>,
     servers: Option<(u16, Servers<'a>)>,
 }
 
 impl<'a> Lab<'a> {
-    pub(super) fn new(args: &'a PaperArgs, plan: &'a Plan, stop: &'a Arc<AtomicBool>) -> Self {
-        Self { args, plan, stop, place: None, servers: None }
+    pub(super) fn new(args: &'a PaperArgs, plan: &'a Plan, stop: &'a Arc<AtomicBool>, windows: &'a AtomicU64) -> Self {
+        Self { args, plan, stop, windows, place: None, servers: None }
     }
 
     pub(super) fn plan(&self) -> &'a Plan {
         self.plan
-    }
-
-    pub(super) fn tell(&self, text: &str) {
-        if !self.args.quiet {
-            eprintln!("{text} …");
-        }
     }
 
     /// Three nodes: each keeps all keys.
@@ -52,8 +51,7 @@ impl<'a> Lab<'a> {
     /// Three nodes of their own, with this TOML in their configuration.
     pub(super) fn tuned(&mut self, tune: &str) -> Result<Servers<'a>, Error> {
         self.servers = None;
-        let (plan, stop) = (self.plan, self.stop);
-        Servers::start(self.place()?, 3, Some(tune), plan, stop)
+        self.start(3, Some(tune))
     }
 
     /// Six nodes: each keeps half of the keys.
@@ -65,11 +63,20 @@ impl<'a> Lab<'a> {
         if self.servers.as_ref().is_none_or(|(there, _)| *there != nodes) {
             // Two clusters at once would disturb each other.
             self.servers = None;
-            let (plan, stop) = (self.plan, self.stop);
-            let servers = Servers::start(self.place()?, nodes, None, plan, stop)?;
-            self.servers = Some((nodes, servers));
+            self.servers = Some((nodes, self.start(nodes, None)?));
         }
         Ok(self.servers.as_mut().map(|(_, servers)| servers).expect("just started"))
+    }
+
+    fn start(&mut self, nodes: u16, tune: Option<&str>) -> Result<Servers<'a>, Error> {
+        let (plan, stop, windows) = (self.plan, self.stop, self.windows);
+        // Each cluster has addresses of its own: those of one that has just ended may still be taken.
+        let first = compare::own_address(32 + 8 * nodes as u8);
+        let side = Side::quorate(self.place()?.path(), first, (nodes, 1), TargetKind::Native, tune)?;
+        let mut servers = Servers { side, plan, nodes, stop, windows, seed: 1, doubts: Vec::new() };
+        let load = servers.load();
+        compare::put_all_keys(&mut servers.side, &load, stop)?;
+        Ok(servers)
     }
 
     fn place(&mut self) -> Result<&TempDir, Error> {
@@ -86,28 +93,13 @@ pub(super) struct Servers<'a> {
     pub(super) plan: &'a Plan,
     nodes: u16,
     stop: &'a Arc<AtomicBool>,
+    windows: &'a AtomicU64,
     /// The next window's.
     seed: u64,
     doubts: Vec<String>,
 }
 
-impl<'a> Servers<'a> {
-    fn start(
-        place: &TempDir,
-        nodes: u16,
-        tune: Option<&str>,
-        plan: &'a Plan,
-        stop: &'a Arc<AtomicBool>,
-    ) -> Result<Self, Error> {
-        // Each cluster has addresses of its own: those of one that has just ended may still be taken.
-        let first = compare::own_address(32 + 8 * nodes as u8);
-        let side = Side::quorate(place.path(), first, (nodes, 1), TargetKind::Native, tune)?;
-        let mut servers = Self { side, plan, nodes, stop, seed: 1, doubts: Vec::new() };
-        let load = servers.load();
-        compare::put_all_keys(&mut servers.side, &load, stop)?;
-        Ok(servers)
-    }
-
+impl Servers<'_> {
     /// What all windows have in common: half gets, half durable puts of 1 KiB, uniform over the keys.
     pub(super) fn load(&self) -> LoadArgs {
         LoadArgs {
@@ -127,8 +119,12 @@ impl<'a> Servers<'a> {
     /// One window of load. What makes it doubtful is kept for [`Servers::take_doubts`].
     pub(super) fn window(&mut self, name: &str, load: LoadArgs) -> Result<Report, Error> {
         self.side.check_running()?;
+        let lasts = load.measured_duration().unwrap_or(self.plan.window);
         let report = run::run(&LoadArgs { seed: self.seed, ..load }, self.stop)?;
         self.seed += 1;
+        // One may be as long as several.
+        let windows = lasts.as_secs_f64() / self.plan.window.as_secs_f64();
+        self.windows.fetch_add(windows.round() as u64, Ordering::Relaxed);
         self.doubts.extend(Run::of(&report).doubts().map(|doubts| format!("{name}: {doubts}")));
         if report.operations == 0 {
             return Err(Error::Servers(format!("no operation succeeded: {}", self.doubts.join("; "))));

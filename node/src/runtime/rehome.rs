@@ -11,6 +11,10 @@ use std::{
     io::{self, ErrorKind},
     path::{Path, PathBuf},
     rc::Rc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::Duration,
 };
 
@@ -49,17 +53,27 @@ pub struct Report {
     pub damaged: u64,
 }
 
+/// How far a move is: partitions of the old cores.
+#[derive(Debug, Default)]
+pub struct Progress {
+    /// Those that were moved.
+    pub done: AtomicU64,
+    /// Those that are to be moved; 0 until that is known.
+    pub all: AtomicU64,
+}
+
 /// True when a move was begun and not finished: [`rehome`] must be called before the node may serve.
 #[must_use]
 pub fn is_unfinished(config: &Config) -> bool {
     config.data.join(WORK).join(COMPLETE).exists()
 }
 
-/// Lays the node's data out for the number of cores that the config names. The node must be down.
+/// Lays the node's data out for the number of cores that the config names. The node must be down. Others may look at
+/// `progress` meanwhile.
 ///
 /// # Errors
 /// The data is as it was, or the move can be finished by calling again.
-pub fn rehome(config: &Config) -> Result<Report, ServeError> {
+pub fn rehome(config: &Config, progress: &Arc<Progress>) -> Result<Report, ServeError> {
     if config.cores.iter().any(|core| core.data.parent() != Some(config.data.as_path())) {
         let message = "cores with a `data` directory of their own cannot be moved: let all lie in the node's `data`";
         return Err(failed(&config.data, io::Error::new(ErrorKind::Unsupported, message)));
@@ -70,10 +84,10 @@ pub fn rehome(config: &Config) -> Result<Report, ServeError> {
             .name("rehome")
             .io_memory(256 << 10)
             .spawn({
-                let config = config.clone();
+                let (config, progress) = (config.clone(), Arc::clone(progress));
                 move || async move {
                     let _heartbeat = heartbeat();
-                    copy(&config).await
+                    copy(&config, &progress).await
                 }
             })
             .map_err(|error| ServeError::Executor(error.to_string()))?;
@@ -96,7 +110,7 @@ struct Side {
     actors: Rc<ActorTable>,
 }
 
-async fn copy(config: &Config) -> Result<Report, ServeError> {
+async fn copy(config: &Config, progress: &Arc<Progress>) -> Result<Report, ServeError> {
     let io = |error| failed(&config.data, error);
     let work = config.data.join(WORK);
     remove_directory(&work).map_err(io)?;
@@ -139,7 +153,7 @@ async fn copy(config: &Config) -> Result<Report, ServeError> {
     }
     let report = Rc::new(RefCell::new(Report { cores_before: before, ..Report::default() }));
     let (old, new) = (Rc::new(old), Rc::new(new));
-    move_all(&old, &new, config.cluster.partitions, &report).await.map_err(io)?;
+    move_all(&old, &new, config.cluster.partitions, &report, progress).await.map_err(io)?;
     close(&old).await;
     for side in new.iter() {
         if side.store.close().await == Watermark::Failed {
@@ -176,17 +190,21 @@ async fn move_all(
     new: &Rc<Vec<Side>>,
     partitions: u16,
     report: &Rc<RefCell<Report>>,
+    progress: &Arc<Progress>,
 ) -> io::Result<()> {
     let work: Vec<(usize, u16)> = (0..old.len()).flat_map(|from| (0..partitions).map(move |p| (from, p))).collect();
+    progress.all.store(work.len() as u64, Ordering::Relaxed);
     let work = Rc::new(RefCell::new(work));
     let reader = || {
         let (old, new, work, report) = (old.clone(), new.clone(), work.clone(), report.clone());
+        let progress = Arc::clone(progress);
         spawn_local(async move {
             loop {
                 let next = work.borrow_mut().pop();
                 let Some((from, partition)) = next else { return Ok(()) };
                 let to = core_of(partition, new.len() as u16);
                 move_partition(&old[from].store, &new[usize::from(to.0)], partition, &report).await?;
+                progress.done.fetch_add(1, Ordering::Relaxed);
             }
         })
     };

@@ -24,7 +24,7 @@ impl Load {
         let mut command = quorate(&["bench", "--servers", servers, "--verify", "--verify-wait", "60s", "--quiet"]);
         command
             .args(options.split_whitespace())
-            .arg("--json")
+            .arg("--report")
             .arg(directory.path().join("report"))
             .stderr(Stdio::inherit());
         Self { process: Process::start(&mut command), directory }
