@@ -14,6 +14,7 @@ mod processes {
     mod bad_input;
     mod changes;
     mod cluster;
+    mod command_line;
     mod compare;
     mod config;
     mod crashes;

@@ -21,11 +21,15 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         Error::Usage(text) => Failure::Usage(text),
         error => failed(error.to_string()),
     })?;
-    println!("{outcome}");
+    if args.json() {
+        println!("{}", serde_json::to_string_pretty(&outcome).expect("a report is JSON"));
+    } else {
+        println!("{outcome}");
+    }
     if outcome.passed() {
         Ok(())
     } else {
-        Err(failed("no operation succeeded, or what was to be verified does not hold; see above"))
+        Err(failed("no operation succeeded, or what was to be verified does not hold: the report says which"))
     }
 }
 

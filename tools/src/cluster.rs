@@ -28,17 +28,20 @@ A change takes three steps: stage it (join, leave, remove, replace), look at wha
 Several changes can be staged and are then done together.
 
 Examples:
-  quorate serve --config node-4.toml          # with `join = true` in [node], on the new machine
-  quorate cluster join 127.0.0.4              # the cluster has heard of it
-  quorate cluster plan                        # which partitions move, how much that is, and the plan's id
-  quorate cluster commit 3f2a9c0d5e6b7a81 --wait
-  quorate cluster leave 2                     # a node that works hands over its partitions
-  quorate cluster remove 3                    # a node that is gone for good
-  quorate cluster replace 3 5                 # node 5, which has joined, takes the places of node 3
+  quorate serve --config node-4.toml                # with `join = true` in [node], on the new machine
+  quorate cluster join 127.0.0.4                    # the cluster has heard of it
+  quorate cluster plan                              # which partitions move, how much that is, and the plan's id
+  quorate cluster commit 3f2a9c0d5e6b7a81 --wait    # does just that
+  quorate cluster leave 2                           # a node that works hands over its partitions
+  quorate cluster remove 3                          # a node that is gone for good
+  quorate cluster replace 3 5                       # node 5, which asks to join, takes the places of node 3
   quorate cluster status --wait")]
 pub(crate) struct Args {
     #[command(subcommand)]
     command: Command,
+    /// Show no progress
+    #[arg(long, global = true)]
+    quiet: bool,
     #[command(flatten)]
     common: Common,
 }
@@ -46,27 +49,39 @@ pub(crate) struct Args {
 #[derive(Subcommand)]
 enum Command {
     /// Wait until the cluster knows a node that was started with `join = true`, or say why it does not
-    #[command(after_help = "Example: quorate cluster join 127.0.0.4 --node 127.0.0.1")]
+    #[command(after_help = "\
+Examples:
+  quorate cluster join 127.0.0.4                                  # of the cluster that 127.0.0.1 belongs to
+  quorate cluster join 10.0.0.4 --node 10.0.0.1 --timeout 60      # waits for a minute")]
     Join {
         /// The new node's ADDRESS or ADDRESS:PORT
         #[arg(value_name = "ADDRESS")]
         address: String,
     },
     /// Stage that a node hands over its partitions and goes
-    #[command(after_help = "Example: quorate cluster leave 2")]
+    #[command(after_help = "\
+Examples:
+  quorate cluster leave 2    # then: quorate cluster plan
+  quorate cluster stay 2     # takes it back")]
     Leave {
         /// Its id
         #[arg(value_name = "NODE", value_parser = node_id())]
         id: u16,
     },
     /// Stage that a node stays after all that was to leave or to be removed
+    #[command(after_help = "\
+Examples:
+  quorate cluster stay 2")]
     Stay {
         /// Its id
         #[arg(value_name = "NODE", value_parser = node_id())]
         id: u16,
     },
     /// Stage that a node is given up that is gone for good: nobody waits for it, and it is refused should it come back
-    #[command(after_help = "Example: quorate cluster remove 3")]
+    #[command(after_help = "\
+Examples:
+  quorate cluster remove 3            # then: quorate cluster plan
+  quorate cluster remove 3 --force    # although it answers: what only it has is lost")]
     Remove {
         /// Its id
         #[arg(value_name = "NODE", value_parser = node_id())]
@@ -79,7 +94,8 @@ enum Command {
     #[command(after_help = "\
 If the old node is gone for good, `quorate cluster remove` it first: else the change waits for what it has to hand over.
 
-Example: quorate cluster replace 3 5")]
+Examples:
+  quorate cluster replace 3 5    # then: quorate cluster plan")]
     Replace {
         /// The id of the node that goes
         #[arg(value_name = "OLD", value_parser = node_id())]
@@ -89,9 +105,16 @@ Example: quorate cluster replace 3 5")]
         new: u16,
     },
     /// Show what a commit of all that is staged would do, and the plan's id
+    #[command(after_help = "\
+Examples:
+  quorate cluster plan
+  quorate cluster plan --json | jq -r .plan    # the id alone")]
     Plan,
     /// Do what a plan has shown
-    #[command(after_help = "Example: quorate cluster commit 3f2a9c0d5e6b7a81 --wait")]
+    #[command(after_help = "\
+Examples:
+  quorate cluster commit 3f2a9c0d5e6b7a81           # `quorate cluster status` shows how far it is
+  quorate cluster commit 3f2a9c0d5e6b7a81 --wait    # until all has moved")]
     Commit {
         /// The plan's id, as `quorate cluster plan` shows it
         #[arg(value_name = "PLAN")]
@@ -101,12 +124,26 @@ Example: quorate cluster replace 3 5")]
         wait: bool,
     },
     /// Give up the change that is under way; what was staged stays so
+    #[command(after_help = "\
+Examples:
+  quorate cluster abort")]
     Abort,
     /// Let nothing more move until it is resumed
+    #[command(after_help = "\
+Examples:
+  quorate cluster pause     # while the machines have other work
+  quorate cluster resume")]
     Pause,
     /// Let the change go on
+    #[command(after_help = "\
+Examples:
+  quorate cluster resume")]
     Resume,
     /// Show how far a change is, and what is staged
+    #[command(after_help = "\
+Examples:
+  quorate cluster status
+  quorate cluster status --wait    # until no change is under way")]
     Status {
         /// Wait until no change is under way
         #[arg(long)]
@@ -119,9 +156,9 @@ fn node_id() -> clap::builder::RangedI64ValueParser<u16> {
 }
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
-    let common = &args.common;
+    let (common, shown) = (&args.common, !(args.quiet || args.common.json));
     match &args.command {
-        Command::Join { address } => join::run(common, address),
+        Command::Join { address } => join::run(common, address, shown),
         Command::Leave { id } => {
             stage(common, &["LEAVE", &id.to_string()], &format!("Node {id} is to hand over its partitions and go."))
         }
@@ -133,7 +170,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
             &format!("Node {new} is to take the places of node {old}."),
         ),
         Command::Plan => plan::run(common),
-        Command::Commit { plan, wait } => commit(common, plan, *wait),
+        Command::Commit { plan, wait } => commit(common, plan, wait.then_some(shown)),
         Command::Abort => order(
             common,
             &["ABORT"],
@@ -141,7 +178,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         ),
         Command::Pause => order(common, &["PAUSE"], "The change is paused: `quorate cluster resume` lets it go on."),
         Command::Resume => order(common, &["RESUME"], "The change goes on: `quorate cluster status` shows it."),
-        Command::Status { wait } => progress::run(common, *wait),
+        Command::Status { wait } => progress::run(common, wait.then_some(shown)),
     }
 }
 
@@ -187,14 +224,15 @@ fn remove(common: &Common, id: u16, force: bool) -> Result<(), Failure> {
     Ok(())
 }
 
-fn commit(common: &Common, plan: &str, wait: bool) -> Result<(), Failure> {
+/// `wait`: whether the progress is shown meanwhile.
+fn commit(common: &Common, plan: &str, wait: Option<bool>) -> Result<(), Failure> {
     let mut client = common.connect()?;
     let answer = View::look(&mut client).order(&["COMMIT", &plan.to_ascii_lowercase()])?;
-    if !wait {
+    let Some(shown) = wait else {
         tell(common, &answer, "The change is under way: `quorate cluster status` shows how far it is.");
         return Ok(());
-    }
-    let took = progress::wait(&mut client)?;
+    };
+    let took = progress::wait(&mut client, shown)?;
     tell(common, &json!({"done": true, "seconds": took.as_secs_f64()}), &progress::done(took));
     Ok(())
 }

@@ -4,18 +4,20 @@
 
 use std::io::{self, Write};
 
-use clap::CommandFactory;
 use clap_complete::Shell;
 
 use crate::{
-    Cli,
+    command_line::command_line,
     failure::{Failure, failed},
 };
 
 /// Print completions for a shell
 #[derive(clap::Args)]
 #[command(after_help = "\
-Example: quorate completions bash > ~/.local/share/bash-completion/completions/quorate")]
+Examples:
+  quorate completions bash > ~/.local/share/bash-completion/completions/quorate  # for the next shell
+  quorate completions zsh > ~/.zfunc/_quorate                                    # if ~/.zfunc is in $fpath
+  quorate completions fish > ~/.config/fish/completions/quorate.fish")]
 pub(crate) struct Args {
     /// The shell
     #[arg(value_name = "SHELL")]
@@ -24,6 +26,6 @@ pub(crate) struct Args {
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let mut text = Vec::new();
-    clap_complete::generate(args.shell, &mut Cli::command(), "quorate", &mut text);
+    clap_complete::generate(args.shell, &mut command_line(), "quorate", &mut text);
     io::stdout().write_all(&text).map_err(|error| failed(format!("cannot print: {error}")))
 }

@@ -27,9 +27,13 @@ pub(crate) fn read(path: &Path) -> Result<(Config, Vec<Setting>), Failure> {
     let shown = path.display();
     let mut text = String::new();
     let read = File::open(path).and_then(|file| file.take(BYTES_MAX + 1).read_to_string(&mut text));
-    let bytes = read.map_err(|error| failed(format!("cannot read the configuration {shown}: {error}")))?;
+    let bytes = read.map_err(|error| {
+        failed(format!(
+            "cannot read the configuration {shown}: {error}; `quorate config example` prints one to start from"
+        ))
+    })?;
     if bytes as u64 > BYTES_MAX {
-        return Err(failed(format!("{shown} is longer than 1MiB: this is no configuration")));
+        return Err(failed(format!("{shown} is longer than 1MiB: this is no configuration; name the node's own")));
     }
     let (config, settings) = Config::read(&text).map_err(|error| failed(format!("{shown}: {error}")))?;
     Ok((config.relative_to(&directory_of(path)?), settings))

@@ -27,6 +27,11 @@ use crate::{
 
 /// Read a key: its value, or all its siblings with the context that resolves them
 #[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  quorate get greeting                          # exit code 1 if there is no such key
+  quorate get photo --strict > photo.jpg        # the value as it is; the last one that was written
+  quorate get greeting --json | jq -r .value    # `values` holds all siblings, the latest first; null: there is none")]
 pub(crate) struct GetArgs {
     #[command(flatten)]
     of: KeyArgs,
@@ -39,6 +44,12 @@ pub(crate) struct GetArgs {
 
 /// Write a key
 #[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  quorate put greeting hello
+  quorate put photo - < photo.jpg                      # the value from the standard input
+  quorate put cart 'apples, pears' --context AAEC      # replaces what the context, which `get` printed, has seen
+  quorate put order paid --id 7d2f4c1a                 # may be said again until it succeeds: it is applied once")]
 pub(crate) struct PutArgs {
     #[command(flatten)]
     of: KeyArgs,
@@ -52,6 +63,10 @@ pub(crate) struct PutArgs {
 
 /// Delete a key
 #[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  quorate del greeting
+  quorate del cart --context AAEC       # only what the context, which `get` printed, has seen")]
 pub(crate) struct DelArgs {
     #[command(flatten)]
     of: KeyArgs,
@@ -117,8 +132,9 @@ pub(crate) fn get(args: &GetArgs) -> Result<(), Failure> {
     let for_person = output.is_terminal();
     let written = write_found(&mut output.lock(), &key, &found, args.request.common.json, for_person);
     written.map_err(|error| failed(format!("cannot write the value: {error}")))?;
-    if found.values.is_empty() && !args.request.common.json {
-        return Err(failed(format!("no value for {}", key.name().escape_ascii())));
+    if found.values.is_empty() {
+        let key = key.name().escape_ascii();
+        return Err(failed(format!("there is no key {key}: `quorate put {key} VALUE` makes it")));
     }
     Ok(())
 }
@@ -181,7 +197,7 @@ fn read_value() -> Result<Bytes, Failure> {
     read.map_err(|error| failed(format!("cannot read the value from the standard input: {error}")))?;
     if value.len() as u64 > limit {
         return Err(failed(format!(
-            "the value on the standard input has more than {limit} bytes; nothing was changed"
+            "the value on the standard input has more than {limit} bytes; nothing was changed: put it in parts"
         )));
     }
     Ok(value.into())
@@ -193,7 +209,9 @@ fn write_found(out: &mut dyn Write, key: &Key, found: &Found, json: bool, for_pe
         let values: Vec<Value> = found.values.iter().map(|value| as_json(value)).collect();
         let context = String::from_utf8_lossy(&found.context);
         let key = as_json(key.name());
-        return writeln!(out, "{}", json!({"key": key, "values": values, "context": context, "sloppy": found.sloppy}));
+        let (value, sloppy) = (values.first(), found.sloppy);
+        let found = json!({"key": key, "value": value, "values": values, "context": context, "sloppy": sloppy});
+        return writeln!(out, "{found}");
     }
     match found.values.as_slice() {
         [] => Ok(()),
@@ -238,10 +256,21 @@ fn told(error: &ClientError) -> Failure {
         ClientError::Unanswered { token, .. } | ClientError::Refused { token, .. } => *token,
         _ => None,
     };
-    match token {
-        Some(token) if error.may_have_changed() => failed(format!("{error} (--id {token:032x})")),
-        _ => failed(error.to_string()),
+    let mut text = error.to_string();
+    if let Some(token) = token.filter(|_| error.may_have_changed()) {
+        text += &format!(" (--id {token:032x})");
     }
+    let short_of_nodes = match error {
+        ClientError::Unanswered { .. } => true,
+        ClientError::Refused { failure, .. } => {
+            matches!(failure, message::Failure::Timeout { .. } | message::Failure::Unavailable { .. })
+        }
+        _ => false,
+    };
+    if short_of_nodes {
+        text += "; `quorate status` shows which nodes are down";
+    }
+    failed(text)
 }
 
 #[cfg(test)]
@@ -275,8 +304,11 @@ mod tests {
     #[test]
     fn json_holds_any_bytes() {
         let value: Value = serde_json::from_str(&text_of(&[b"tea", b"\xff"], true, true)).unwrap();
-        let wanted = json!({"key": "k", "values": ["tea", {"base64": "/w=="}], "context": "c0ntext", "sloppy": false});
+        let values = json!(["tea", {"base64": "/w=="}]);
+        let wanted = json!({"key": "k", "value": "tea", "values": values, "context": "c0ntext", "sloppy": false});
         assert_eq!(value, wanted);
+        let none: Value = serde_json::from_str(&text_of(&[], true, true)).unwrap();
+        assert_eq!((&none["value"], &none["values"]), (&Value::Null, &json!([])));
     }
 
     #[test]

@@ -18,7 +18,9 @@ use std::{
 
 use layout::{Layout, Wanted};
 use processes::{Ended, Processes};
+use quorate_bench::Bar;
 use quorate_node::config::Member;
+use serde_json::{Value, json};
 
 use crate::{
     failure::{Failure, failed},
@@ -37,6 +39,12 @@ const TICK: Duration = Duration::from_millis(50);
 
 /// Start a local cluster of real processes; Ctrl-C stops it
 #[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  quorate dev                                      # three nodes of one core, gone with their data at the end
+  quorate dev --nodes 5 --cores 2 --dir data       # five, whose data stays in ./data for the next start
+  quorate dev --dir data --tune slo.toml --fresh   # anew, with more in each configuration
+  quorate dev --json                               # a line when all are up, with addresses and pids, and for each that dies")]
 pub(crate) struct Args {
     /// How many nodes, on 127.0.0.1, .2, .3 … [default: 3, or as many as DIR holds]
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=64))]
@@ -59,6 +67,12 @@ pub(crate) struct Args {
     /// TOML that every node's configuration gets besides, such as [slo] or [store]
     #[arg(long, value_name = "FILE")]
     tune: Option<PathBuf>,
+    /// Print JSON: a line for each event, `up`, `ended` (a node died) or `stopping`
+    #[arg(long)]
+    json: bool,
+    /// Show no progress
+    #[arg(long)]
+    quiet: bool,
 }
 
 pub(crate) fn run(args: &Args) -> Result<(), Failure> {
@@ -73,7 +87,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         layout::remove(directory)?;
     }
     let read = |path: &PathBuf| {
-        std::fs::read_to_string(path).map_err(|error| Failure::Usage(format!("{}: {error}", path.display())))
+        std::fs::read_to_string(path).map_err(|error| Failure::Usage(format!("--tune {}: {error}", path.display())))
     };
     let wanted = Wanted {
         nodes: args.nodes,
@@ -88,12 +102,20 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         ports::check(member)?;
     }
     let mut processes = Processes::start(&layout)?;
-    let up = wait_until_up(&layout, &mut processes, &stop);
+    let up = wait_until_up(&layout, &mut processes, &stop, &Bar::new("starting", !(args.quiet || args.json)));
     if matches!(up, Ok(true)) {
-        print_ready(&layout, temporary.is_some());
-        watch(&mut processes, &layout, &stop);
+        if args.json {
+            println!("{}", ready_as_json(&layout, temporary.is_some()));
+        } else {
+            print_ready(&layout, temporary.is_some());
+        }
+        watch(&mut processes, &layout, &stop, args.json);
     }
-    println!("Stopping …");
+    if args.json {
+        println!("{}", json!({"event": "stopping"}));
+    } else {
+        println!("Stopping …");
+    }
     let stopped = processes.stop(&layout);
     if let Some(temporary) = temporary {
         let path = temporary.path().to_owned();
@@ -115,10 +137,11 @@ fn temporary_directory() -> Result<tempfile::TempDir, Failure> {
 }
 
 /// True when all nodes serve and have found each other; false when it was told to stop before that.
-fn wait_until_up(layout: &Layout, processes: &mut Processes, stop: &AtomicBool) -> Result<bool, Failure> {
+fn wait_until_up(layout: &Layout, processes: &mut Processes, stop: &AtomicBool, bar: &Bar) -> Result<bool, Failure> {
     let deadline = Instant::now() + START_MAX;
     let mut silent: Vec<_> =
         layout.members().iter().flat_map(|member| client_addresses(member).map(|at| (member.id, at))).collect();
+    let all = silent.len();
     while !stop.load(Ordering::Relaxed) {
         if let Some(Ended { node, how }) = processes.ended().into_iter().next() {
             let log = layout.log(node);
@@ -139,6 +162,8 @@ fn wait_until_up(layout: &Layout, processes: &mut Processes, stop: &AtomicBool) 
                 layout::tail(&log)
             )));
         }
+        let up = all - silent.len();
+        bar.show(up as u64, all as u64, &format!("{up} of {all} listeners answer, node {node} does not yet"));
         thread::sleep(TICK);
     }
     Ok(false)
@@ -156,6 +181,33 @@ fn is_up(address: SocketAddr) -> bool {
 
 fn client_addresses(member: &Member) -> impl Iterator<Item = SocketAddr> {
     member.listeners().into_iter().filter(|(setting, _)| ["port", "core_port"].contains(setting)).map(|(_, at)| at)
+}
+
+fn ready_as_json(layout: &Layout, temporary: bool) -> Value {
+    let cluster = layout.cluster();
+    let node = |member: &Member| {
+        json!({
+            "id": member.id.0,
+            "address": member.address,
+            "port": member.port,
+            "cores": member.cores,
+            "core_port": member.core_port,
+            "peer_port": member.peer_port,
+            "http_port": member.http_port,
+            "pid": layout.running(member.id).map(|pid| pid.as_raw_nonzero().get()),
+            "config": layout.config(member.id),
+            "log": layout.log(member.id),
+        })
+    };
+    json!({
+        "event": "up",
+        "replicas": cluster.replicas,
+        "read_quorum": cluster.read_quorum,
+        "write_quorum": cluster.write_quorum,
+        "directory": layout.directory(),
+        "temporary": temporary,
+        "nodes": layout.members().iter().map(node).collect::<Vec<_>>(),
+    })
 }
 
 fn print_ready(layout: &Layout, temporary: bool) {
@@ -196,9 +248,13 @@ fn counted(number: usize, what: &str) -> String {
 }
 
 /// Tells of nodes that died, until it is told to stop.
-fn watch(processes: &mut Processes, layout: &Layout, stop: &AtomicBool) {
+fn watch(processes: &mut Processes, layout: &Layout, stop: &AtomicBool, as_json: bool) {
     while !stop.load(Ordering::Relaxed) {
         for Ended { node, how } in processes.ended() {
+            if as_json {
+                println!("{}", json!({"event": "ended", "node": node.0, "how": how, "config": layout.config(node)}));
+                continue;
+            }
             println!("Node {node} {how}; the others go on. Start it again with:");
             println!("  {} serve --config {}", processes.program().display(), layout.config(node).display());
         }

@@ -18,14 +18,12 @@ mod place;
 use std::{
     path::{Path, PathBuf},
     sync::atomic::{AtomicBool, Ordering},
-    thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use facts::Facts;
 use finding::{Finding, Verdict, describe};
-use indicatif::{ProgressBar, ProgressStyle};
-use quorate_bench::DiskArgs;
+use quorate_bench::{Bar, DiskArgs};
 use quorate_node::config::Config;
 use serde_json::json;
 
@@ -46,6 +44,13 @@ const CORES_ASSUMED_MAX: usize = 64;
 ///
 /// It changes nothing. To measure the disk it makes a file of 64 MiB in the data directory, and removes it again.
 #[derive(clap::Args)]
+#[command(after_help = "\
+Exit code 0: a node can run here, perhaps with warnings. 1: a check failed.
+
+Examples:
+  quorate doctor                                      # for a node with a core for each CPU, data below this directory
+  quorate doctor --config /etc/quorate/quorate.toml   # for this node
+  quorate doctor --quick --json                       # in three seconds, for a program")]
 pub(crate) struct Args {
     /// The node's configuration [default: a core for each CPU, data below this directory, the usual ports]
     #[arg(long, value_name = "FILE")]
@@ -53,6 +58,9 @@ pub(crate) struct Args {
     /// Print JSON
     #[arg(long)]
     json: bool,
+    /// Show no progress
+    #[arg(long)]
+    quiet: bool,
     /// Measure for a second, not for ten
     #[arg(long)]
     quick: bool,
@@ -72,7 +80,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let facts = Facts::gather(root, &config, runs);
     let mut findings = checks::all(&facts, &config);
     if args.root.is_none() {
-        findings.extend(measure(&facts, &config, args.quick, &stop)?);
+        findings.extend(measure(&facts, &config, args, &stop)?);
     }
     let worst = findings.iter().map(|finding| finding.verdict).max().unwrap_or(Verdict::Ok);
     if args.json {
@@ -80,10 +88,11 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     } else {
         print!("{}", describe(&findings));
     }
+    let what_then = "a node would not run here, or not keep what it is given; do what stands there as `fix`";
     match findings.iter().filter(|finding| finding.verdict == Verdict::Fail).count() {
         0 => Ok(()),
-        1 => Err(failed("a check failed: a node would not run here, or not keep what it is given")),
-        many => Err(failed(format!("{many} checks failed: a node would not run here, or not keep what it is given"))),
+        1 => Err(failed(format!("a check failed: {what_then}"))),
+        many => Err(failed(format!("{many} checks failed: {what_then}"))),
     }
 }
 
@@ -99,39 +108,22 @@ fn assumed(cpus: usize) -> Result<Config, Failure> {
 }
 
 /// First each disk, then the CPUs, so that one does not disturb the other.
-fn measure(facts: &Facts, config: &Config, quick: bool, stop: &AtomicBool) -> Result<Vec<Finding>, Failure> {
-    let (each_way, jitter) = match quick {
+fn measure(facts: &Facts, config: &Config, args: &Args, stop: &AtomicBool) -> Result<Vec<Finding>, Failure> {
+    let (each_way, jitter) = match args.quick {
         true => (Duration::from_millis(200), Duration::from_secs(1)),
         false => (Duration::from_secs(3), Duration::from_secs(10)),
     };
-    let done = AtomicBool::new(false);
-    let findings = thread::scope(|scope| {
-        scope.spawn(|| show_progress(each_way * DISK_WAYS * facts.places.len() as u32 + jitter, &done));
+    let all = each_way * DISK_WAYS * facts.places.len() as u32 + jitter;
+    let findings = Bar::during_time("measuring disk and CPUs", !(args.quiet || args.json), all, || {
         let disk = |path: &Path| {
-            let args = DiskArgs { dir: path.to_owned(), duration: each_way, json: false };
+            let args = DiskArgs { dir: path.to_owned(), duration: each_way, json: false, quiet: true };
             quorate_bench::measure_disk(&args, stop).map(|report| report.latencies).map_err(|error| error.to_string())
         };
         let disks = facts.places.iter().map(|place| checks::latency(place, &disk(&place.path), config));
         let mut findings: Vec<Finding> = disks.collect();
         let jitters = jitter::measure(&facts.cpus, jitter, stop);
         findings.extend(facts.cpus.iter().zip(&jitters).map(|(&cpu, jitter)| checks::jitter(cpu, jitter, config)));
-        done.store(true, Ordering::Relaxed);
         findings
     });
     if stop.load(Ordering::Relaxed) { Err(failed("interrupted before its end")) } else { Ok(findings) }
-}
-
-/// Shows how much time is left, if anybody sees it.
-fn show_progress(all: Duration, done: &AtomicBool) {
-    let bar = ProgressBar::new(all.as_millis() as u64);
-    let style = ProgressStyle::with_template("measuring disk and CPUs {bar:24} {msg}").expect("a sound template");
-    bar.set_style(style);
-    let begun = Instant::now();
-    while !done.load(Ordering::Relaxed) {
-        let left = all.saturating_sub(begun.elapsed());
-        bar.set_position((all - left).as_millis() as u64);
-        bar.set_message(format!("{:.0} s left", left.as_secs_f64().ceil()));
-        thread::sleep(Duration::from_millis(100));
-    }
-    bar.finish_and_clear();
 }

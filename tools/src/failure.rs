@@ -1,6 +1,11 @@
 //! Why a command did not do what it was asked for.
+//!
+//! The rule: the text says what to do next. With `--json` it is told as `{"error": text, "code": exit code}`, on the standard
+//! error as well, so that on the standard output is the result and nothing else.
 
 use std::{fmt, process::ExitCode};
+
+use serde_json::json;
 
 /// What the person reads, and what a script sees.
 #[derive(Debug)]
@@ -12,11 +17,18 @@ pub(crate) enum Failure {
 }
 
 impl Failure {
-    pub(crate) fn exit_code(&self) -> ExitCode {
-        ExitCode::from(match self {
+    /// Tells it, and with what the program is to end.
+    pub(crate) fn tell(&self, as_json: bool) -> ExitCode {
+        let code: u8 = match self {
             Self::Failed(_) => 1,
             Self::Usage(_) => 2,
-        })
+        };
+        if as_json {
+            eprintln!("{}", json!({"error": self.to_string(), "code": code}));
+        } else {
+            eprintln!("error: {self}");
+        }
+        ExitCode::from(code)
     }
 }
 

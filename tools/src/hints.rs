@@ -24,6 +24,10 @@ const RATE_OVER: Duration = Duration::from_secs(1);
 
 /// Show the hints that nodes keep for others
 #[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  quorate hints                            # by core: how many, for whom, and how fast they go there
+  quorate hints --node 127.0.0.2 --json    # of the cluster that this node belongs to, for a program")]
 pub(crate) struct Args {
     #[command(flatten)]
     common: Common,

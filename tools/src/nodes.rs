@@ -37,9 +37,9 @@ pub(crate) struct Common {
         default_value = "127.0.0.1:7400"
     )]
     nodes: Vec<String>,
-    /// How long to wait for an answer, in seconds
-    #[arg(long, global = true, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(1..=3600))]
-    timeout: u64,
+    /// How long to wait for an answer: seconds, or with a unit, such as 500ms
+    #[arg(long, global = true, value_name = "TIME", default_value = "5s", value_parser = quorate_bench::patience)]
+    pub(crate) timeout: Duration,
     /// Print JSON
     #[arg(long, global = true)]
     pub(crate) json: bool,
@@ -55,18 +55,13 @@ impl Common {
         }
     }
 
-    /// How long an answer may take.
-    pub(crate) fn timeout(&self) -> Duration {
-        Duration::from_secs(self.timeout)
-    }
-
     /// A client of the cluster that these nodes belong to.
     pub(crate) fn connect(&self) -> Result<Client, Failure> {
         let mut addresses = Vec::new();
         for node in &self.nodes {
             addresses.extend(resolve(node)?);
         }
-        let options = ClientOptions { timeout: self.timeout(), ..ClientOptions::default() };
+        let options = ClientOptions { timeout: self.timeout, ..ClientOptions::default() };
         Client::connect(&addresses, options).map_err(|error| match error {
             ClientError::Unreachable { last } => failed(format!(
                 "no node can be reached ({last}); nothing was changed. Start a cluster with `quorate dev`, or name a \
@@ -154,7 +149,9 @@ pub(crate) fn resolve(node: &str) -> Result<Vec<SocketAddr>, Failure> {
     let found = with_port.or_else(|_| (node.trim_matches(['[', ']']), PORT).to_socket_addrs());
     match found.map(Iterator::collect::<Vec<_>>) {
         Ok(addresses) if !addresses.is_empty() => Ok(addresses),
-        _ => Err(Failure::Usage(format!("--node {node}: not an ADDRESS or ADDRESS:PORT that can be found"))),
+        _ => Err(Failure::Usage(format!(
+            "--node {node}: not an ADDRESS or ADDRESS:PORT that can be found, such as 127.0.0.2 or [::1]:7400"
+        ))),
     }
 }
 

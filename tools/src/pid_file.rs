@@ -29,7 +29,9 @@ impl PidFile {
         let temporary = path.with_file_name(format!("pid.{}", getpid().as_raw_nonzero()));
         let written = fs::write(&temporary, format!("{}\n", getpid().as_raw_nonzero()));
         let placed = written.and_then(|()| fs::rename(&temporary, &path));
-        placed.map_err(|error| failed(format!("cannot write {}: {error}", path.display())))?;
+        placed.map_err(|error| {
+            failed(format!("cannot write {}: {error}; the node's user must be able to", path.display()))
+        })?;
         Ok(Self { path })
     }
 }

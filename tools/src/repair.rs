@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use indicatif::{ProgressBar, ProgressStyle};
+use quorate_bench::Bar;
 use quorate_net::{client::Client, message::ClusterMap};
 use serde_json::{Value, json};
 
@@ -26,21 +26,26 @@ const LOOK_PERIOD: Duration = Duration::from_millis(250);
 /// What still differs is asked for again after this: a peer may have been busy.
 const ASK_PERIOD: Duration = Duration::from_secs(5);
 
-/// What takes no longer shows no progress.
-const QUIET: Duration = Duration::from_secs(2);
-
 /// Make replicas compare their data now and repair what differs, without waiting for their turn
 #[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  quorate repair --check                  # exit code 1 if any replicas differ, or could not be compared
+  quorate repair --wait                   # until none differ
+  quorate repair --wait --partition 7     # of one partition")]
 pub(crate) struct Args {
     /// Only this partition
     #[arg(long, value_name = "PARTITION")]
     partition: Option<u16>,
-    /// Go on until no partition differs
+    /// Wait until no partition differs
     #[arg(long, conflicts_with = "check")]
     wait: bool,
     /// Change nothing; tell which partitions differ between their primaries, and fail if any does
     #[arg(long)]
     check: bool,
+    /// Show no progress
+    #[arg(long)]
+    quiet: bool,
     #[command(flatten)]
     common: Common,
 }
@@ -58,9 +63,10 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
             args.partition.map_or("any partition".to_owned(), |partition| format!("partition {partition}"))
         )));
     }
+    let shown = !(args.quiet || args.common.json);
     let found = match (args.check, args.wait) {
-        (true, _) => Some(roots::compare(client.map(), args.partition)),
-        (false, true) => Some(wait(&mut client, args.partition)),
+        (true, _) => Some(roots::compare(client.map(), args.partition, &Bar::new("comparing", shown))),
+        (false, true) => Some(wait(&mut client, args.partition, &Bar::new("repairing", shown))),
         (false, false) => None,
     };
     if args.common.json {
@@ -109,16 +115,19 @@ fn ask(map: &ClusterMap, partition: Option<u16>) -> Asked {
 
 /// Until nothing differs between those that answer. A partition is done when it was seen to be equal; under load another
 /// one may have begun to differ meanwhile, so all are compared once more then.
-fn wait(client: &mut Client, partition: Option<u16>) -> Comparison {
-    let (started, mut asked) = (Instant::now(), Instant::now());
-    let mut progress = Progress::default();
+fn wait(client: &mut Client, partition: Option<u16>, bar: &Bar) -> Comparison {
+    let mut asked = Instant::now();
+    // That ever differed at once.
+    let mut most = 0;
     loop {
-        let mut found = roots::compare(client.map(), partition);
+        let mut found = roots::compare(client.map(), partition, &Bar::new("comparing", false));
         if found.differing.is_empty() {
             return found;
         }
         while !found.differing.is_empty() {
-            progress.show(started, found.differing.len() as u64);
+            let differing = found.differing.len() as u64;
+            most = most.max(differing);
+            bar.show(most - differing, most, &format!("{} of {most} partitions", most - differing));
             thread::sleep(LOOK_PERIOD);
             if asked.elapsed() >= ASK_PERIOD {
                 asked = Instant::now();
@@ -127,38 +136,6 @@ fn wait(client: &mut Client, partition: Option<u16>) -> Comparison {
                 ask(client.map(), partition);
             }
             found = roots::look_again(client.map(), partition, &found);
-        }
-    }
-}
-
-/// A bar on the terminal, once it takes long.
-#[derive(Default)]
-struct Progress {
-    bar: Option<ProgressBar>,
-    most: u64,
-}
-
-impl Progress {
-    fn show(&mut self, started: Instant, differing: u64) {
-        self.most = self.most.max(differing);
-        if started.elapsed() < QUIET {
-            return;
-        }
-        let bar = self.bar.get_or_insert_with(|| {
-            let style = "{bar:24} {pos} of {len} partitions repaired · {elapsed} · about {eta} left";
-            ProgressBar::new(0)
-                .with_style(ProgressStyle::with_template(style).expect("a sound template"))
-                .with_elapsed(started.elapsed())
-        });
-        bar.set_length(self.most);
-        bar.set_position(self.most - differing);
-    }
-}
-
-impl Drop for Progress {
-    fn drop(&mut self) {
-        if let Some(bar) = &self.bar {
-            bar.finish_and_clear();
         }
     }
 }

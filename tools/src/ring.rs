@@ -23,6 +23,11 @@ use crate::{
 
 /// Show which nodes keep which partitions
 #[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  quorate ring                     # each node's share, and how even that is
+  quorate ring --key greeting      # the primaries and fallbacks of one key
+  quorate ring --partition 7       # of one partition")]
 pub(crate) struct Args {
     /// Show who keeps this partition
     #[arg(long, value_name = "PARTITION", conflicts_with = "key")]

@@ -11,6 +11,7 @@ use std::{
     time::Duration,
 };
 
+use quorate_bench::Bar;
 use quorate_net::{
     id::Endpoint,
     message::{ClusterMap, MappedNode},
@@ -79,12 +80,13 @@ impl Comparison {
 }
 
 /// Compares all partitions, or one.
-pub(crate) fn compare(map: &ClusterMap, only: Option<u16>) -> Comparison {
+pub(crate) fn compare(map: &ClusterMap, only: Option<u16>, bar: &Bar) -> Comparison {
     let mut comparison = look(map, only);
-    for _ in 1..LOOKS {
+    for looks in 1..LOOKS {
         if comparison.differing.is_empty() {
             break;
         }
+        bar.show(looks.into(), LOOKS.into(), &format!("look {looks} of {LOOKS}"));
         thread::sleep(BETWEEN_LOOKS);
         comparison = look_again(map, only, &comparison);
     }

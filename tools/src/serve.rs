@@ -22,6 +22,11 @@ use crate::{
 
 /// Run one node until SIGTERM or Ctrl-C; SIGHUP has it read its configuration again
 #[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  quorate config example > quorate.toml                   # to start from: give it an id, a secret, the nodes' addresses
+  quorate serve --config quorate.toml                     # in the foreground; its log goes to the standard error
+  quorate serve --config quorate.toml --overprovisioned   # beside other programs, on a machine that is not its own")]
 pub(crate) struct Args {
     /// The node's configuration (TOML); `quorate config example` explains it
     #[arg(long, value_name = "FILE")]

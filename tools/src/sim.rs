@@ -9,13 +9,13 @@
 mod planted;
 
 use std::{
-    io::{IsTerminal, Write, stderr},
     num::NonZero,
     sync::atomic::{AtomicU64, Ordering},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
+use quorate_bench::Bar;
 use quorate_tests::{
     faults::Class,
     simulation::{Options, Outcome, Summary, run_many, run_seed},
@@ -29,6 +29,12 @@ const SEEDS_TELLING: u64 = 500;
 
 /// Run whole clusters under virtual time, with faults drawn from seeds, and check every answer
 #[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  quorate sim                              # a thousand seeds
+  quorate sim --minutes 10 --first 5000    # as many as ten minutes allow, from this one on
+  quorate sim --seed 4711                  # one of them, twice: what it does is told, and must be the same
+  quorate sim --planted --json             # whether bugs that were planted are found, for a program")]
 pub(crate) struct Args {
     /// Run this seed alone, twice, and compare the two runs
     #[arg(long, conflicts_with_all = ["seeds", "minutes", "first", "planted"])]
@@ -54,9 +60,16 @@ pub(crate) struct Args {
     /// Print JSON
     #[arg(long)]
     json: bool,
+    /// Show no progress
+    #[arg(long)]
+    quiet: bool,
 }
 
 impl Args {
+    fn shows_progress(&self) -> bool {
+        !(self.quiet || self.json)
+    }
+
     fn threads(&self) -> usize {
         self.threads.or_else(|| thread::available_parallelism().ok()).map_or(1, NonZero::get)
     }
@@ -70,14 +83,14 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         return planted::run(args);
     }
     let limit = args.minutes.map(|minutes| Duration::try_from_secs_f64(minutes * 60.0));
-    let limit = limit.transpose().map_err(|_| Failure::Usage("--minutes must be a time".to_owned()))?;
+    let limit = limit.transpose().map_err(|_| Failure::Usage("--minutes must be 0 or more".to_owned()))?;
     let count = args.seeds.unwrap_or(if limit.is_some() { u64::MAX } else { 1000 });
     let threads = args.threads();
-    let done = AtomicU64::new(0);
-    let summary = run_many(args.first, count, limit, threads, &Options::default(), |outcome| tell(&done, outcome));
-    if stderr().is_terminal() {
-        eprintln!();
-    }
+    let bar = Bar::new("simulating", args.shows_progress());
+    let watched = Watched { bar, begun: Instant::now(), done: AtomicU64::new(0), count, limit };
+    let progress = |outcome: &Outcome| watched.tell(outcome, args.json);
+    let summary = run_many(args.first, count, limit, threads, &Options::default(), progress);
+    drop(watched);
     if args.json {
         println!("{}", as_json(&summary));
     } else {
@@ -86,8 +99,14 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let idle = idle_classes(&summary);
     match summary.failures.len() {
         0 if idle.is_empty() => Ok(()),
-        0 => Err(failed(format!("these faults never struck, so nothing was proved of them: {}", idle.join(", ")))),
-        failures => Err(failed(format!("{failures} of {} seeds broke a property", summary.seeds))),
+        0 => Err(failed(format!(
+            "these faults never struck, so nothing was proved of them: {}; let more seeds run",
+            idle.join(", ")
+        ))),
+        failures => Err(failed(format!(
+            "{failures} of {} seeds broke a property; `quorate sim --seed {}` repeats the first",
+            summary.seeds, summary.failures[0].seed
+        ))),
     }
 }
 
@@ -100,16 +119,37 @@ fn run_one(seed: u64, json: bool) -> Result<(), Failure> {
     } else {
         println!("{outcome}");
     }
-    if outcome.violation.is_some() { Err(failed(format!("seed {seed} broke a property"))) } else { Ok(()) }
+    if outcome.violation.is_some() {
+        Err(failed(format!("seed {seed} broke a property; what it says with it tells how")))
+    } else {
+        Ok(())
+    }
 }
 
-fn tell(done: &AtomicU64, outcome: &Outcome) {
-    let done = done.fetch_add(1, Ordering::Relaxed) + 1;
-    if outcome.violation.is_some() {
-        eprintln!("\n{outcome}");
-    } else if done.is_multiple_of(50) && stderr().is_terminal() {
-        eprint!("\r{done} seeds");
-        let _ = stderr().flush();
+/// A run of many seeds, as far as it is.
+struct Watched {
+    bar: Bar,
+    begun: Instant,
+    done: AtomicU64,
+    count: u64,
+    limit: Option<Duration>,
+}
+
+impl Watched {
+    fn tell(&self, outcome: &Outcome, json: bool) {
+        let (done, took) = (self.done.fetch_add(1, Ordering::Relaxed) + 1, self.begun.elapsed());
+        if outcome.violation.is_some() && !json {
+            self.bar.beside(|| eprintln!("\n{outcome}"));
+        }
+        let rate = done as f64 / took.as_secs_f64();
+        // Whichever ends it first.
+        match self.limit.filter(|limit| limit.as_secs_f64() * rate < self.count as f64) {
+            Some(limit) => {
+                let (took, limit) = (took.min(limit).as_millis() as u64, limit.as_millis() as u64);
+                self.bar.show(took, limit, &format!("{done} seeds, {rate:.1}/s"));
+            }
+            None => self.bar.show(done, self.count, &format!("{done} of {} seeds, {rate:.1}/s", self.count)),
+        }
     }
 }
 
@@ -151,6 +191,7 @@ fn as_json(summary: &Summary) -> serde_json::Value {
     let hit = |class: Class| (format!("{class:?}"), json!(summary.hits.of(class)));
     let hits: serde_json::Map<_, _> = Class::ALL.into_iter().map(hit).collect();
     let failures: Vec<_> = summary.failures.iter().map(|failure| failure.seed).collect();
+    let violations: Vec<_> = summary.failures.iter().map(ToString::to_string).collect();
     json!({
         "seeds": summary.seeds,
         "seconds": summary.elapsed.as_secs_f64(),
@@ -160,6 +201,7 @@ fn as_json(summary: &Summary) -> serde_json::Value {
         "tombstones_dropped": summary.dropped,
         "clocks_shortened": summary.shortened,
         "failures": failures,
+        "violations": violations,
     })
 }
 

@@ -8,6 +8,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use quorate_bench::Bar;
 use quorate_net::message::{ClusterMap, MappedNode};
 use serde_json::{Value, json};
 
@@ -21,6 +22,11 @@ use crate::{
 
 /// Show every node of the cluster, and what is wrong with it
 #[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  quorate status                                    # of the cluster that 127.0.0.1 belongs to
+  quorate status --node 10.0.0.1,10.0.0.2           # asks the second if the first is down
+  quorate status --json | jq '.problems'            # what is wrong, for a program")]
 pub(crate) struct Args {
     #[command(flatten)]
     common: Common,
@@ -49,7 +55,7 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
     let changes = progress::look(&mut client).ok();
     let map = client.map();
     let nodes = ask_cores(&map.nodes, describe);
-    let data = roots::compare(map, None);
+    let data = roots::compare(map, None, &Bar::new("comparing", !args.common.json));
     let problems = problems(&nodes, &data);
     let changes = changes.as_ref();
     args.common.print(
@@ -61,7 +67,9 @@ pub(crate) fn run(args: &Args) -> Result<(), Failure> {
         },
     );
     if nodes.iter().all(|node| node.answers().next().is_none()) {
-        return Err(failed("no node of the cluster answers"));
+        return Err(failed(
+            "no node of the cluster answers: start one by `quorate serve --config FILE`, or read the nodes' logs",
+        ));
     }
     Ok(())
 }

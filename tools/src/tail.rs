@@ -20,6 +20,10 @@ const SLOWEST: usize = 10;
 
 /// Show how slow the slowest requests of the last minute were, and why
 #[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  quorate tail            # percentiles, what the slowest waited for, the slowest one by one, stalls
+  quorate tail --json     # all that each core tells, second by second")]
 pub(crate) struct Args {
     #[command(flatten)]
     common: Common,

@@ -22,6 +22,10 @@ const RATE_OVER: Duration = Duration::from_secs(1);
 
 /// Show what each core does in the background
 #[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  quorate tasks          # what is under way, how far it is, how long it will take
+  quorate tasks --all    # idle work too")]
 pub(crate) struct Args {
     #[command(flatten)]
     common: Common,

@@ -17,6 +17,10 @@ use crate::{
 
 /// Show what is asked for most
 #[derive(clap::Args)]
+#[command(after_help = "\
+Examples:
+  quorate top keys               # the ten hottest keys
+  quorate top keys --count 100   # more of them")]
 pub(crate) struct Args {
     #[command(flatten)]
     common: Common,
@@ -26,7 +30,11 @@ pub(crate) struct Args {
 
 #[derive(clap::Subcommand)]
 enum What {
-    /// The keys that are asked for most, with how often, about, in a second
+    /// Show the keys that are asked for most, with how often, about, in a second
+    #[command(after_help = "\
+Examples:
+  quorate top keys                      # the ten hottest
+  quorate top keys --count 1 --json     # the hottest, for a program")]
     Keys {
         /// How many
         #[arg(long, value_name = "NUMBER", default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..=1000))]

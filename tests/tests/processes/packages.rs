@@ -67,11 +67,11 @@ fn temporary_directory() -> TempDir {
 /// All commands, each with the commands that it is below: `["cluster", "join"]`.
 fn commands(below: &[String]) -> Vec<Vec<String>> {
     let help = run(Command::new(program()).args(below).arg("--help"));
-    let listed = help.assert_ok().out.lines().skip_while(|line| *line != "Commands:").skip(1);
-    let names =
-        listed.take_while(|line| !line.is_empty()).filter(|line| line.starts_with("  ") && !line.starts_with("   "));
-    let names = names.filter_map(|line| line.split_whitespace().next()).filter(|name| *name != "help");
+    // In one group or in several, above all else that is listed.
+    let listed = help.assert_ok().out.lines().take_while(|line| !["Arguments:", "Options:"].contains(line));
+    let names = listed.filter(|line| line.starts_with("  ") && !line.starts_with("   "));
     names
+        .filter_map(|line| line.split_whitespace().next())
         .flat_map(|name| {
             let path = [below, &[name.to_owned()]].concat();
             [vec![path.clone()], commands(&path)].concat()

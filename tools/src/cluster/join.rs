@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use quorate_bench::Bar;
 use serde_json::{Value, json};
 
 use super::{
@@ -27,12 +28,15 @@ const REFUSED_FOR: Duration = Duration::from_secs(2);
 /// Between two looks.
 const LOOK_PERIOD: Duration = Duration::from_millis(100);
 
-pub(super) fn run(common: &Common, address: &str) -> Result<(), Failure> {
-    let addresses = resolve(address)
-        .map_err(|_| Failure::Usage(format!("{address}: not an ADDRESS or ADDRESS:PORT that can be found")))?;
+pub(super) fn run(common: &Common, address: &str, shown: bool) -> Result<(), Failure> {
+    let addresses = resolve(address).map_err(|_| {
+        Failure::Usage(format!("{address}: not an ADDRESS or ADDRESS:PORT that can be found, such as 127.0.0.4"))
+    })?;
     let mut client = common.connect()?;
-    let until = Instant::now() + common.timeout();
+    let begun = Instant::now();
+    let until = begun + common.timeout;
     let mut refused_since = None;
+    let bar = Bar::new("waiting for the cluster to hear of it", shown);
     loop {
         let joiner = ask(&addresses).map_err(failed)?;
         let view = View::look(&mut client);
@@ -50,6 +54,8 @@ pub(super) fn run(common: &Common, address: &str) -> Result<(), Failure> {
                 if Instant::now() > until || refused.is_some_and(|since| since.elapsed() > REFUSED_FOR) {
                     return Err(failed(in_words(&joiner, why)));
                 }
+                // After that it is given up.
+                bar.show(begun.elapsed().as_millis() as u64, common.timeout.as_millis() as u64, &"");
                 thread::sleep(LOOK_PERIOD);
             }
         }

@@ -9,7 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use indicatif::{ProgressBar, ProgressStyle};
+use quorate_bench::Bar;
 use quorate_net::client::Client;
 use serde_json::{Value, json};
 
@@ -26,13 +26,11 @@ const RATE_OVER: Duration = Duration::from_secs(1);
 /// Between two looks while something is waited for.
 const LOOK_PERIOD: Duration = Duration::from_millis(250);
 
-/// What takes no longer shows no progress.
-const QUIET: Duration = Duration::from_secs(2);
-
-pub(super) fn run(common: &Common, wait_for_end: bool) -> Result<(), Failure> {
+/// `wait_for_end`: whether the progress is shown meanwhile.
+pub(super) fn run(common: &Common, wait_for_end: Option<bool>) -> Result<(), Failure> {
     let mut client = common.connect()?;
-    if wait_for_end {
-        let took = wait(&mut client)?;
+    if let Some(shown) = wait_for_end {
+        let took = wait(&mut client, shown)?;
         if !common.json {
             println!("{}", done(took));
         }
@@ -230,37 +228,22 @@ pub(crate) fn look(client: &mut Client) -> Result<Progress, Failure> {
 }
 
 /// Until no change is under way; how long that took.
-pub(super) fn wait(client: &mut Client) -> Result<Duration, Failure> {
+pub(super) fn wait(client: &mut Client, shown: bool) -> Result<Duration, Failure> {
     let started = Instant::now();
-    let mut bar: Option<ProgressBar> = None;
-    let ended = loop {
-        let progress = match Progress::of(&View::look(client)) {
-            Ok(progress) => progress,
-            Err(failure) => break Err(failure),
-        };
+    let bar = Bar::new("moving", shown);
+    loop {
+        let progress = Progress::of(&View::look(client))?;
         match progress.paused {
-            None => break Ok(started.elapsed()),
-            Some(true) => break Err(failed("the change is paused: `quorate cluster resume` lets it go on")),
+            None => return Ok(started.elapsed()),
+            Some(true) => return Err(failed("the change is paused: `quorate cluster resume` lets it go on")),
             Some(false) => {}
         }
-        if started.elapsed() > QUIET {
-            let bar = bar.get_or_insert_with(|| {
-                let style = "{bar:24} {pos} of {len} copies of partitions · {elapsed} · {msg}";
-                ProgressBar::new(0)
-                    .with_style(ProgressStyle::with_template(style).expect("a sound template"))
-                    .with_elapsed(started.elapsed())
-            });
-            bar.set_length(progress.moves);
-            bar.set_position(progress.moved);
-            let (moved, all) = (size(progress.bytes_moved.round() as u64), size(progress.bytes.round() as u64));
-            bar.set_message(format!("about {moved} of {all}"));
-        }
+        let (bytes_moved, bytes) = (size(progress.bytes_moved.round() as u64), size(progress.bytes.round() as u64));
+        let (moved, moves) = (progress.moved, progress.moves);
+        let news = format!("{moved} of {moves} copies of partitions, about {bytes_moved} of {bytes}");
+        bar.show(moved, moves, &news);
         thread::sleep(LOOK_PERIOD);
-    };
-    if let Some(bar) = bar {
-        bar.finish_and_clear();
     }
-    ended
 }
 
 pub(super) fn done(took: Duration) -> String {

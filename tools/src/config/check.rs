@@ -4,7 +4,8 @@
 
 use std::path::Path;
 
-use quorate_node::config::{Config, Value};
+use quorate_node::config::{Config, Core, Value};
+use serde_json::json;
 
 use crate::{
     config_file,
@@ -12,10 +13,45 @@ use crate::{
     table::{count, listed, size},
 };
 
-pub(super) fn run(file: &Path) -> Result<(), Failure> {
+pub(super) fn run(file: &Path, json: bool) -> Result<(), Failure> {
     let config = config_file::load(file)?;
-    print!("{} is sound.\n{}", file.display(), summary(&config));
+    if json {
+        println!("{}", as_json(&config));
+    } else {
+        print!("{} is sound.\n{}", file.display(), summary(&config));
+    }
     Ok(())
+}
+
+fn as_json(config: &Config) -> serde_json::Value {
+    let (cluster, member) = (&config.cluster, config.member());
+    let core = |core: &Core| {
+        json!({
+            "data": core.data,
+            "cpu": core.cpu,
+            "capacity": core.store.capacity,
+            "cache": core.store.cache,
+            "memory": core.memory,
+        })
+    };
+    json!({
+        "node": config.node.0,
+        "joins": config.join,
+        "cluster": {
+            "name": cluster.name,
+            "nodes": cluster.members.len(),
+            "partitions": cluster.partitions,
+            "replicas": cluster.replicas,
+            "read_quorum": cluster.read_quorum,
+            "write_quorum": cluster.write_quorum,
+        },
+        "address": member.address,
+        "port": member.port,
+        "core_port": member.core_port,
+        "peer_port": member.peer_port,
+        "http_port": member.http_port,
+        "cores": config.cores.iter().map(core).collect::<Vec<_>>(),
+    })
 }
 
 fn summary(config: &Config) -> String {
@@ -100,6 +136,9 @@ mod tests {
                     [[cluster.node]]\nid = 2\naddress = \"127.0.0.2\"\ncores = 3\n\
                     [[core]]\nid = 1\ncpu = 9\ncache = \"1GiB\"\n";
         let told = summary(&Config::parse(text).unwrap().relative_to(Path::new("/srv")));
+        let json = as_json(&Config::parse(text).unwrap().relative_to(Path::new("/srv")));
+        assert_eq!((&json["cluster"]["partitions"], &json["port"]), (&json!(1024), &json!(7400)));
+        assert_eq!((&json["cores"][1]["cpu"], &json["cores"][1]["cache"]), (&json!(9), &json!(1_u64 << 30)));
         for words in [
             "node      2 of 2 nodes in cluster \"test\": 1024 partitions, N = 3, R = 2, W = 2\n",
             "cores     3, pinned to CPU 0, 9, 1\n",

@@ -289,7 +289,7 @@ fn make_directory(path: &Path) -> Result<(), Failure> {
 }
 
 fn cannot(what: &str, path: &Path, error: &std::io::Error) -> Failure {
-    failed(format!("cannot {what} {}: {error}", path.display()))
+    failed(format!("cannot {what} {}: {error}; take another --dir", path.display()))
 }
 
 #[cfg(test)]

@@ -2,8 +2,12 @@
 //!
 //! The rule: a bug that no seed finds in time fails the run: it is a hole in the simulator.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicUsize, Ordering},
+    time::Duration,
+};
 
+use quorate_bench::Bar;
 use quorate_engine::planted::Bug;
 use quorate_tests::planted::{Hunt, SURVIVES, bug, hunt};
 use serde_json::json;
@@ -25,19 +29,32 @@ pub(super) fn run(args: &Args) -> Result<(), Failure> {
     if !args.json {
         println!("{:<26} {:<7} {:>6} {:>6}  found by", "bug", "hazard", "seed", "s");
     }
-    let mut hunts = Vec::new();
-    for bug in bugs {
-        let hunt = hunt(bug, args.first, args.threads(), LIMIT);
-        if !args.json {
-            println!("{}", line(&hunt));
-        }
-        hunts.push(hunt);
-    }
+    let done = AtomicUsize::new(0);
+    let look = || {
+        let (done, all) = (done.load(Ordering::Relaxed), bugs.len());
+        let now = bugs.get(done).map_or("", |bug| bug.word());
+        (done as u64, all as u64, format!("{done} of {all} bugs, now {now}"))
+    };
+    let hunts: Vec<Hunt> = Bar::during("hunting", args.shows_progress(), look, |bar| {
+        let one = |bug: &Bug| {
+            let hunt = hunt(*bug, args.first, args.threads(), LIMIT);
+            if !args.json {
+                bar.beside(|| println!("{}", line(&hunt)));
+            }
+            done.fetch_add(1, Ordering::Relaxed);
+            hunt
+        };
+        bugs.iter().map(one).collect()
+    });
     if args.json {
         println!("{}", serde_json::Value::Array(hunts.iter().map(as_json).collect()));
     }
     let missed: Vec<_> = hunts.iter().filter(|hunt| hunt.found.is_none()).map(|hunt| hunt.bug.word()).collect();
-    if missed.is_empty() { Ok(()) } else { Err(failed(format!("not found: {}", missed.join(", ")))) }
+    if missed.is_empty() {
+        Ok(())
+    } else {
+        Err(failed(format!("not found: {}; the simulator has a hole there", missed.join(", "))))
+    }
 }
 
 fn line(hunt: &Hunt) -> String {
