@@ -48,9 +48,9 @@ impl Bar {
         let (since, before) = *self.first.get_or_init(|| (Instant::now(), done));
         if self.is_drawn() {
             let left = left(done.saturating_sub(before), all.saturating_sub(done), since.elapsed());
-            self.bar.set_message(message(self.begun.elapsed(), left, &news.to_string()));
             self.bar.set_length(all.max(1));
             self.bar.set_position(done);
+            self.bar.set_message(message(self.begun.elapsed(), left, &news.to_string()));
         }
     }
 
