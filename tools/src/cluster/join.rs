@@ -37,8 +37,21 @@ pub(super) fn run(common: &Common, address: &str, shown: bool) -> Result<(), Fai
     let until = begun + common.timeout;
     let mut refused_since = None;
     let bar = Bar::new("waiting for the cluster to hear of it", shown);
+    // After that it is given up.
+    let wait = || {
+        bar.show(begun.elapsed().as_millis() as u64, common.timeout.as_millis() as u64, &"");
+        thread::sleep(LOOK_PERIOD);
+    };
     loop {
-        let joiner = ask(&addresses).map_err(failed)?;
+        let joiner = match ask(&addresses) {
+            Ok(joiner) => joiner,
+            // It may have been started a moment ago.
+            Err(_) if Instant::now() < until => {
+                wait();
+                continue;
+            }
+            Err(error) => return Err(failed(error)),
+        };
         let view = View::look(&mut client);
         let standing = standing(&joiner, view.foremost()?.2, shape(&view));
         match standing {
@@ -54,9 +67,7 @@ pub(super) fn run(common: &Common, address: &str, shown: bool) -> Result<(), Fai
                 if Instant::now() > until || refused.is_some_and(|since| since.elapsed() > REFUSED_FOR) {
                     return Err(failed(in_words(&joiner, why)));
                 }
-                // After that it is given up.
-                bar.show(begun.elapsed().as_millis() as u64, common.timeout.as_millis() as u64, &"");
-                thread::sleep(LOOK_PERIOD);
+                wait();
             }
         }
     }
