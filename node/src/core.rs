@@ -45,7 +45,7 @@ use quorate_net::{
     message::{
         ArchivedMessage, Failure, Operation, Outcome, ProbedVersion, Request,
         exchange::Whole,
-        gossip::{Gossip, NodeIdentity, RingStamp},
+        gossip::{Gossip, Liveness, NodeIdentity, RingStamp},
         reap::KeyVersion,
     },
 };
@@ -545,6 +545,13 @@ impl<D: Disk> Core<D> {
     #[must_use]
     pub fn statistics(&self) -> Statistics {
         self.statistics
+    }
+
+    /// Whether a member's core cannot be connected to, or is dead to all. One that is only late is not away.
+    #[must_use]
+    pub fn is_away(&self, peer: Endpoint) -> bool {
+        let is_dead = || self.membership.claim(peer).is_some_and(|claim| claim.liveness == Liveness::Dead);
+        self.disconnected.contains(&peer) || is_dead()
     }
 
     /// Other cores that requests do not go to.

@@ -21,7 +21,7 @@ mod session;
 use std::{net::SocketAddr, rc::Rc, time::Duration};
 
 use quorate_net::{
-    id::{CoreId, NodeId},
+    id::{CoreId, Endpoint, NodeId},
     message::{ClusterMap, Operation},
     resp::CommandLimits,
 };
@@ -101,6 +101,8 @@ pub trait NodeView {
     fn cluster_id(&self) -> u64;
     /// Who owns what.
     fn map(&self) -> Rc<ClusterMap>;
+    /// Whether another core cannot be reached, as far as this one knows. One that is only late can be.
+    fn is_away(&self, peer: Endpoint) -> bool;
     /// Time since 1970.
     fn now_unix(&self) -> Duration;
     /// An estimate of the keys in the whole cluster.

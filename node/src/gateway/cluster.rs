@@ -1,15 +1,19 @@
 //! `CLUSTER`: who owns what, so that any Redis Cluster client sends a key to the very core that owns it (section 6.4).
 //!
 //! The rule: each core of each node is one "node" of Redis Cluster, with its own port and its own id; all 16384 slots
-//! are covered; a slot's first is the owning core of its first primary, its replicas those of the other primaries.
-//! Since any core serves any key, nothing is ever redirected.
+//! are covered; a slot's first is the owning core of its first primary, its replicas those of the other primaries, without
+//! those that are away, so that a client that lost its node goes on with the next one. Since any core serves any key,
+//! nothing is ever redirected.
 //!
 //! Not here: the ring itself (`ring`).
 
-use std::{collections::BTreeMap, fmt::Write as _};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+};
 
 use quorate_net::{
-    id::{CoreId, NodeId},
+    id::{CoreId, Endpoint, NodeId},
     message::ClusterMap,
     resp::{Command, Writer},
     slot::{self, SLOTS},
@@ -55,15 +59,24 @@ pub(super) fn core_id(cluster: u64, node: NodeId, core: CoreId) -> String {
 /// A core as clients reach it: its node's index in the map, and its number there.
 type Owner = (usize, CoreId);
 
-/// The owners of a run of slots, the first primary first.
+/// The owners of a run of slots, the first primary that is not away first.
 struct Range {
     first: u16,
     last: u16,
     owners: Vec<Owner>,
 }
 
-/// All slots in order; adjacent partitions with the same owners are one range.
-fn ranges(map: &ClusterMap) -> Vec<Range> {
+/// The cores that this one cannot reach.
+fn away(node: &dyn NodeView) -> BTreeSet<Owner> {
+    let map = node.map();
+    let cores =
+        map.nodes.iter().enumerate().flat_map(|(index, of)| (0..of.cores).map(move |core| (index, CoreId(core))));
+    cores.filter(|&(index, core)| node.is_away(Endpoint::new(map.nodes[index].id, core))).collect()
+}
+
+/// All slots in order; adjacent partitions with the same owners are one range. Where all primaries are away, a fallback
+/// owns the slots, and where all of those are, the first primary.
+fn ranges(map: &ClusterMap, away: &BTreeSet<Owner>) -> Vec<Range> {
     let width = usize::from(SLOTS) / map.preference.len();
     let mut ranges: Vec<Range> = Vec::new();
     for (partition, list) in map.preference.iter().enumerate() {
@@ -71,7 +84,11 @@ fn ranges(map: &ClusterMap) -> Vec<Range> {
             let node = usize::from(index);
             (node, ClusterMap::core(map.spread[partition], map.nodes[node].cores))
         };
-        let owners: Vec<Owner> = list.iter().take(usize::from(map.replicas)).map(owner).collect();
+        let is_there = |owner: &Owner| !away.contains(owner);
+        let mut owners: Vec<Owner> = list.iter().take(usize::from(map.replicas)).map(owner).filter(is_there).collect();
+        if owners.is_empty() {
+            owners.extend(list.iter().map(owner).find(is_there).or(list.first().map(owner)));
+        }
         let last = ((partition + 1) * width - 1) as u16;
         match ranges.last_mut() {
             Some(range) if range.owners == owners => range.last = last,
@@ -83,7 +100,7 @@ fn ranges(map: &ClusterMap) -> Vec<Range> {
 
 fn write_slots(node: &dyn NodeView, writer: &mut Writer<'_>) {
     let map = node.map();
-    let ranges = ranges(&map);
+    let ranges = ranges(&map, &away(node));
     // There are as many ranges as partitions, and few owners: each is spelled once.
     let mut spelled = BTreeMap::<Owner, String>::new();
     writer.array(ranges.len());
@@ -107,7 +124,7 @@ fn write_slots(node: &dyn NodeView, writer: &mut Writer<'_>) {
 fn write_shards(node: &dyn NodeView, writer: &mut Writer<'_>) {
     let map = node.map();
     let mut shards = BTreeMap::<Vec<Owner>, Vec<(u16, u16)>>::new();
-    for range in ranges(&map) {
+    for range in ranges(&map, &away(node)) {
         shards.entry(range.owners).or_default().push((range.first, range.last));
     }
     writer.array(shards.len());
@@ -139,17 +156,20 @@ fn write_shards(node: &dyn NodeView, writer: &mut Writer<'_>) {
     }
 }
 
-/// One line for each core: all are masters, of the slots whose first primary they are.
+/// One line for each core: all are masters, of the slots that they own first.
 fn nodes(node: &dyn NodeView) -> String {
     let map = node.map();
-    let ranges = ranges(&map);
+    let away = away(node);
+    let ranges = ranges(&map, &away);
     let mut text = String::new();
     for (index, mapped) in map.nodes.iter().enumerate() {
         for core in (0..mapped.cores).map(CoreId) {
             let myself = if node.endpoint() == (mapped.id, core) { "myself," } else { "" };
+            let (failed, link) =
+                if away.contains(&(index, core)) { (",fail", "disconnected") } else { ("", "connected") };
             let _ = write!(
                 text,
-                "{} {}:{}@0 {myself}master - 0 0 1 connected",
+                "{} {}:{}@0 {myself}master{failed} - 0 0 1 {link}",
                 core_id(node.cluster_id(), mapped.id, core),
                 mapped.address,
                 core_port(&map, index, core.0),

@@ -18,6 +18,7 @@ mod pipeline;
 /// Two nodes of two cores, four partitions, two replicas.
 struct Node {
     map: Rc<ClusterMap>,
+    away: Vec<Endpoint>,
     now: Duration,
 }
 
@@ -36,7 +37,7 @@ impl Node {
             preference: vec![vec![0, 1], vec![0, 1], vec![1, 0], vec![0, 1]],
             spread: vec![0, 0, 1 << 31, 1 << 31],
         };
-        Self { map: Rc::new(map), now: Duration::from_micros(1_700_000_000_000_007) }
+        Self { map: Rc::new(map), away: Vec::new(), now: Duration::from_micros(1_700_000_000_000_007) }
     }
 }
 
@@ -49,6 +50,9 @@ impl NodeView for Node {
     }
     fn map(&self) -> Rc<ClusterMap> {
         self.map.clone()
+    }
+    fn is_away(&self, peer: Endpoint) -> bool {
+        self.away.contains(&peer)
     }
     fn now_unix(&self) -> Duration {
         self.now
@@ -556,20 +560,14 @@ fn command_tells_of_the_table() {
     assert!(docs.starts_with("*2\r\n$3\r\nget\r\n*6\r\n$7\r\nsummary\r\n"), "{docs}");
 }
 
-#[test]
-fn cluster_commands() {
-    let own = "0000000000000abc000000000002000000000001";
-    let mut harness = check(&[
-        ("CLUSTER KEYSLOT foo", ":12182"),
-        ("CLUSTER KEYSLOT {foo}x", ":12182"),
-        ("CLUSTER MYID", &format!("$40\r\n{own}")),
-        ("CLUSTER FOO", "-ERR unknown subcommand 'FOO'. Try CLUSTER HELP."),
-    ]);
-    assert!(harness.run("CLUSTER INFO").contains("cluster_state:ok\r\ncluster_slots_assigned:16384\r\n"));
+/// The first slot, the last slot, the owners' addresses and ports.
+type Range = (i64, i64, Vec<(String, i64)>);
 
+/// What `CLUSTER SLOTS` says.
+fn slots(harness: &mut Harness) -> Vec<Range> {
     let reply = harness.run("CLUSTER SLOTS");
     let parsed = Reply::parse(reply.as_bytes());
-    let ranges: Vec<_> = parsed
+    parsed
         .as_elements()
         .unwrap()
         .iter()
@@ -589,11 +587,24 @@ fn cluster_commands() {
                 .collect();
             (*first, *last, owners)
         })
-        .collect();
+        .collect()
+}
+
+#[test]
+fn cluster_commands() {
+    let own = "0000000000000abc000000000002000000000001";
+    let mut harness = check(&[
+        ("CLUSTER KEYSLOT foo", ":12182"),
+        ("CLUSTER KEYSLOT {foo}x", ":12182"),
+        ("CLUSTER MYID", &format!("$40\r\n{own}")),
+        ("CLUSTER FOO", "-ERR unknown subcommand 'FOO'. Try CLUSTER HELP."),
+    ]);
+    assert!(harness.run("CLUSTER INFO").contains("cluster_state:ok\r\ncluster_slots_assigned:16384\r\n"));
+
     let at = |address: &str, port| (address.to_owned(), port);
     // The first two partitions have the same owners; the third and the fourth are the second cores'.
     assert_eq!(
-        ranges,
+        slots(&mut harness),
         [
             (0, 8191, vec![at("127.0.0.1", 7401), at("127.0.0.2", 7401)]),
             (8192, 12287, vec![at("127.0.0.2", 7402), at("127.0.0.1", 7402)]),
@@ -620,6 +631,25 @@ fn cluster_commands() {
     let Reply::Map(first) = &shards.as_elements().unwrap()[0] else { panic!("{shards:?}") };
     assert_eq!(first[0].1, Reply::Array(vec![Reply::Integer(0), Reply::Integer(8191)]));
     assert_eq!(first[1].1.as_elements().unwrap().len(), 2);
+}
+
+#[test]
+fn who_is_away_owns_no_slots() {
+    let mut harness = Harness::new();
+    let first_node = [0, 1].map(|core| Endpoint::new(NodeId(1), CoreId(core)));
+    let at = |address: &str, port| (address.to_owned(), port);
+    harness.node.away.extend(first_node);
+    let left = [(0, 8191, vec![at("127.0.0.2", 7401)]), (8192, 16383, vec![at("127.0.0.2", 7402)])];
+    assert_eq!(slots(&mut harness), left);
+    let nodes = harness.run("CLUSTER NODES");
+    assert!(nodes.contains(" 127.0.0.1:7401@0 master,fail - 0 0 1 disconnected\n"), "{nodes}");
+    assert!(nodes.contains(" 127.0.0.2:7402@0 myself,master - 0 0 1 connected 8192-16383\n"), "{nodes}");
+    assert!(!harness.run("CLUSTER SHARDS").contains("127.0.0.1"));
+    // All are covered, whoever is left.
+    Rc::get_mut(&mut harness.node.map).unwrap().replicas = 1;
+    assert_eq!(slots(&mut harness), left);
+    harness.node.away.push(Endpoint::new(NodeId(2), CoreId(0)));
+    assert_eq!(slots(&mut harness)[0], (0, 8191, vec![at("127.0.0.1", 7401)]));
 }
 
 #[test]

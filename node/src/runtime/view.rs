@@ -17,7 +17,7 @@ use std::{
 
 use glommio::{channels::local_channel, spawn_local, timer::Timer};
 use quorate_net::{
-    id::{CoreId, NodeId},
+    id::{CoreId, Endpoint, NodeId},
     message::{ClusterMap, Operation, Outcome, Reply},
     transport::{ConnectionId, Transport},
 };
@@ -227,6 +227,10 @@ impl NodeView for View {
             (*of, *map) = (ring.clone(), Rc::new(ring.cluster_map()));
         }
         map.clone()
+    }
+
+    fn is_away(&self, peer: Endpoint) -> bool {
+        self.shell.look(|core| core.is_away(peer))
     }
 
     fn now_unix(&self) -> Duration {
