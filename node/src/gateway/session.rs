@@ -1,8 +1,9 @@
 //! One client's connection: commands in, replies out, in order.
 //!
-//! The rule: each command has a place in line from when it is read; its reply is written when all before it are. At
-//! most so many requests are worked on at a time, and reading stops while too much waits, so a client that pipelines
-//! without end costs a bounded amount.
+//! The rule: each command has a place in line from when it is read; its reply is written when all before it are. A read
+//! of a key is not begun before the writes of it that were sent earlier have ended, nor a write before the reads: each
+//! sees what was sent before it and nothing that was sent after it. At most so many requests are worked on at a time, and
+//! reading stops while too much waits, so a client that pipelines without end costs a bounded amount.
 //!
 //! Not here: what the commands do (`data`, `kv`, `client`, `server`, `cluster`), how outcomes become replies (`reply`).
 
@@ -14,6 +15,7 @@ use quorate_net::{
     transport::{Next, Taken},
 };
 use serde_json::Value;
+use xxhash_rust::xxh3::xxh3_64;
 
 use super::{
     Ask, GatewayLimits, NodeView, Origin, Task, Ticket,
@@ -60,11 +62,19 @@ struct Line {
     places: VecDeque<Place>,
     /// The number of the first place.
     first: u64,
-    in_flight: usize,
-    /// Requests that wait until others are answered.
+    in_flight: Vec<InFlight>,
+    /// Requests that wait until others are answered, in order.
     unsent: VecDeque<Ask>,
     /// Bytes of replies in places behind the first.
     held_bytes: usize,
+}
+
+/// A request or a change that is under way.
+struct InFlight {
+    ticket: Ticket,
+    /// The hash of the key that a request is about: two that share one may wait for each other for nothing.
+    key: Option<u64>,
+    writes: bool,
 }
 
 enum Place {
@@ -85,7 +95,7 @@ impl Session {
             requests_max: limits.requests_max,
             places: VecDeque::new(),
             first: 0,
-            in_flight: 0,
+            in_flight: Vec::new(),
             unsent: VecDeque::new(),
             held_bytes: 0,
         };
@@ -243,6 +253,22 @@ fn write_told(told: Result<Value, String>, writer: &mut Writer<'_>) {
     }
 }
 
+impl InFlight {
+    fn of(ask: &Ask) -> Self {
+        let (key, writes) = match &ask.task {
+            Task::Request(Operation::Get(get)) => (Some(&get.key), false),
+            Task::Request(Operation::Put(put)) => (Some(&put.key), true),
+            Task::Request(Operation::ClusterMap) | Task::Change(_) => (None, false),
+        };
+        Self { ticket: ask.ticket, key: key.map(|key| xxh3_64(key.encoded())), writes }
+    }
+
+    /// Whether `later` has to wait for this one. Of two writes of a key the later builds on the earlier by itself.
+    fn bars(&self, later: &Self) -> bool {
+        self.key.is_some() && self.key == later.key && self.writes != later.writes
+    }
+}
+
 impl Line {
     /// A reply that is known at once.
     fn write(&mut self, protocol: Protocol, out: &mut Vec<u8>, write: impl FnOnce(&mut Writer<'_>)) {
@@ -273,13 +299,17 @@ impl Line {
         self.send(asks);
     }
 
-    /// Lets requests go while there is room for them.
+    /// Lets requests go while there is room for them, and none before it is in the way of the next.
     fn send(&mut self, asks: &mut Vec<Ask>) {
-        while self.in_flight < self.requests_max
-            && let Some(ask) = self.unsent.pop_front()
+        while self.in_flight.len() < self.requests_max
+            && let Some(ask) = self.unsent.front()
         {
-            self.in_flight += 1;
-            asks.push(ask);
+            let next = InFlight::of(ask);
+            if self.in_flight.iter().any(|earlier| earlier.bars(&next)) {
+                break;
+            }
+            self.in_flight.push(next);
+            asks.extend(self.unsent.pop_front());
         }
     }
 
@@ -289,7 +319,7 @@ impl Line {
         };
         let bytes = gather.add(ticket.part, outcome);
         self.held_bytes += bytes;
-        self.go_on(asks, out);
+        self.go_on(ticket, asks, out);
     }
 
     fn changed(&mut self, ticket: Ticket, result: Result<Value, String>, asks: &mut Vec<Ask>, out: &mut Vec<u8>) {
@@ -300,16 +330,17 @@ impl Line {
         let bytes = reply.len();
         *self.place(ticket).expect("found above") = Place::Written(reply);
         self.held_bytes += bytes;
-        self.go_on(asks, out);
+        self.go_on(ticket, asks, out);
     }
 
     fn place(&mut self, ticket: Ticket) -> Option<&mut Place> {
         ticket.command.checked_sub(self.first).and_then(|at| self.places.get_mut(at as usize))
     }
 
-    /// Something that was under way is done: others may go, and replies may be due.
-    fn go_on(&mut self, asks: &mut Vec<Ask>, out: &mut Vec<u8>) {
-        self.in_flight -= 1;
+    /// What was under way by this ticket is done: others may go, and replies may be due.
+    fn go_on(&mut self, ticket: Ticket, asks: &mut Vec<Ask>, out: &mut Vec<u8>) {
+        let at = self.in_flight.iter().position(|one| one.ticket == ticket).expect("what ends was under way");
+        self.in_flight.swap_remove(at);
         self.send(asks);
         while let Some(place) = self.places.front() {
             match place {
@@ -338,7 +369,7 @@ impl Line {
     /// Enough is done to read again: half of what makes it busy, so that reading does not stop and go at each reply.
     fn has_room(&self) -> bool {
         self.unsent.is_empty()
-            && self.in_flight <= self.requests_max / 2
+            && self.in_flight.len() <= self.requests_max / 2
             && self.places.len() <= self.limits.commands_max / 2
             && self.held_bytes <= self.limits.held_bytes_max / 2
     }

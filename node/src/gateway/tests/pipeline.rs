@@ -27,11 +27,12 @@ fn replies_leave_in_the_order_of_the_commands() {
 #[test]
 fn a_pipeline_without_end_is_held_back() {
     let mut harness = Harness::new();
-    let pipeline: Vec<u8> = (0..100).flat_map(|n| format!("SET k{n} v{n}\r\nGET k{n}\r\n").into_bytes()).collect();
+    let sets = (0..100).map(|n| format!("SET k{n} v{n}\r\n"));
+    let pipeline: Vec<u8> =
+        sets.chain((0..100).map(|n| format!("GET k{n}\r\n"))).flat_map(String::into_bytes).collect();
     assert_eq!(harness.feed(&pipeline), Next::Pause);
     assert_eq!(harness.asks.len(), limits().requests_max);
     assert!(harness.session.unanswered() <= limits().commands_max);
-    // Asked in the order of the commands, so a get sees the set before it.
     while !harness.asks.is_empty() {
         let Task::Request(operation) = harness.asks[0].task.clone() else { panic!("a request") };
         let outcome = harness.outcome(&operation);
@@ -39,9 +40,29 @@ fn a_pipeline_without_end_is_held_back() {
             harness.feed(b"");
         }
     }
-    let expected: String = (0..100).map(|n| format!("+OK\r\n${}\r\nv{n}\r\n", n.to_string().len() + 1)).collect();
-    assert_eq!(String::from_utf8(harness.out).unwrap(), expected);
+    let values: String = (0..100).map(|n| format!("${}\r\nv{n}\r\n", n.to_string().len() + 1)).collect();
+    assert_eq!(String::from_utf8(harness.out).unwrap(), "+OK\r\n".repeat(100) + &values);
     assert_eq!((harness.session.unanswered(), harness.input.len()), (0, 0));
+}
+
+/// A get of a key that is written by the same pipeline sees the sets before it, and none after it.
+#[test]
+fn a_read_and_a_write_of_one_key_do_not_overlap() {
+    let mut harness = Harness::new();
+    harness.feed(b"GET a\r\nGET a\r\nSET a 1\r\nSET a 2\r\nMGET b a\r\nSET b 3\r\n");
+    let mut asked = Vec::new();
+    while !harness.asks.is_empty() {
+        asked.push(harness.asks.len());
+        for ask in std::mem::take(&mut harness.asks) {
+            let Task::Request(operation) = &ask.task else { panic!("a request") };
+            let outcome = harness.outcome(operation);
+            harness.session.answered(ask.ticket, outcome, &mut harness.asks, &mut harness.out);
+        }
+        harness.feed(b"");
+    }
+    // Both gets; both sets, and b, which nobody writes yet; a, and the set of b, which has been read.
+    assert_eq!(asked, [2, 3, 2]);
+    assert_eq!(harness.out, b"$-1\r\n$-1\r\n+OK\r\n+OK\r\n*2\r\n$-1\r\n$1\r\n2\r\n+OK\r\n");
 }
 
 /// Who sends without end leaves others their turn, and what the core allows is shared with them.
