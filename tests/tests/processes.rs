@@ -13,6 +13,7 @@ mod processes {
     mod away;
     mod bad_input;
     mod changes;
+    mod clients;
     mod cluster;
     mod command_line;
     mod compare;
@@ -28,6 +29,7 @@ mod processes {
     mod harness;
     mod hosts;
     mod http;
+    mod installed;
     mod load;
     mod moved;
     mod outage;
