@@ -68,6 +68,7 @@ bugs! {
         "Hints are owed to those who owned the partition when this core started.";
     ExchangeEndsAtRoot, "exchange-ends-at-root", "H7",
         "An exchange takes roots that differ for equal.";
+    SentOnBlind, "sent-on-blind", "P15", "A put without a context is sent on as it is: who is late makes it again, in the place of what came after it.";
     TokenForgotten, "token-forgotten", "H8",
         "A retry with a token is made anew.";
     RetryContextWide, "retry-context-wide", "H8",

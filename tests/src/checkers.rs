@@ -11,6 +11,7 @@
 //! | P5 P6 read your writes, monotonic contexts | [`Ledger::read`] |
 //! | P8 deletes stay deleted, and what was replaced | [`Ledger::taken`], [`Ledger::forget`], [`Ledger::read`] |
 //! | P11 dots are unique | [`Ledger::sighted`] |
+//! | P15 no write comes after itself: what replaces a write was not answered before that began | [`Ledger::made`] |
 //!
 //! P12 (durable copies) and P14 (bounds) need the stores: `world/observer`. Not here: convergence, which needs
 //! anti-entropy.
@@ -76,6 +77,8 @@ pub struct Ledger {
 #[derive(Default)]
 struct KeyLedger {
     histories: Histories,
+    /// What puts without a context were sent on with.
+    sent_on: BTreeMap<usize, Vec<Events>>,
     /// What each version knows, by its hash.
     versions: AHashMap<u64, Events>,
     /// The puts that were begun.
@@ -276,25 +279,59 @@ impl Ledger {
         }
         for operation in self.explaining(&candidates, write).collect::<Vec<_>>() {
             let Action::Put { context, .. } = &self.operations[operation].action else { continue };
-            let seen = context.as_ref().map_or_else(|| base.clone(), |(_, seen)| seen.clone());
-            let histories = &mut self.keys.get_mut(key).expect("it has puts").histories;
-            let event = histories.add(write.dot, write.value.clone(), write.token, &seen).expect("a fresh dot");
-            let mut known = base.union(&seen);
-            known.insert(event);
-            match object_fault(histories, object, &known) {
-                None => {
-                    self.dots.insert(write.dot, (key.clone(), write.value.clone()));
-                    self.operations[operation].writes.insert(event);
-                    return Ok(known);
-                }
-                Some(found) => {
+            let blind = context.is_none();
+            let sent_on = self.keys[key].sent_on.get(&operation).cloned().unwrap_or_default();
+            let possible: Vec<Events> = match context {
+                Some((_, seen)) => vec![seen.clone()],
+                None => sent_on.into_iter().chain([base.clone()]).collect(),
+            };
+            for seen in possible {
+                let histories = &mut self.keys.get_mut(key).expect("it has puts").histories;
+                let event = histories.add(write.dot, write.value.clone(), write.token, &seen).expect("a fresh dot");
+                let mut known = base.union(&seen);
+                known.insert(event);
+                if let Some(found) = object_fault(histories, object, &known) {
                     histories.remove_last();
                     fault = Some(found);
+                    continue;
                 }
+                if blind
+                    && write.token.is_none()
+                    && let Some(undone) = self.undone(key, operation, &seen)
+                {
+                    let detail = format!("{write:?} replaced {undone:?}, which was begun after it was answered");
+                    return Err(violation("P15 no write comes after itself", key, detail));
+                }
+                self.dots.insert(write.dot, (key.clone(), write.value.clone()));
+                self.operations[operation].writes.insert(event);
+                return Ok(known);
             }
         }
         let fault = fault.unwrap_or_else(|| format!("no put asked for {write:?}"));
         Err(violation("P1 no write lost", key, fault))
+    }
+
+    /// A put without a context was sent on with one.
+    ///
+    /// # Errors
+    /// When nobody gave it out.
+    pub fn sent_on(&mut self, operation: usize, context: &[u8]) -> Checked {
+        let key = self.operations[operation].key.clone();
+        if matches!(self.operations[operation].action, Action::Put { context: None, .. }) && self.watches(&key) {
+            let seen = self.open(&key, context)?;
+            self.key(key).sent_on.entry(operation).or_default().push(seen);
+        }
+        Ok(())
+    }
+
+    /// An acknowledged write in `seen` that was begun only after `operation` had been answered. A client that sent it again
+    /// has to reckon with that by itself.
+    fn undone(&self, key: &Key, operation: usize, seen: &Events) -> Option<&Action> {
+        let asked = &self.operations[operation];
+        let answered = asked.end.filter(|_| asked.status == Status::Ok && asked.sends == 1)?;
+        let puts = self.keys.get(key)?.puts.iter().map(|&put| &self.operations[put]);
+        let mut later = puts.filter(|put| put.start > answered && put.status == Status::Ok);
+        later.find(|put| !put.writes.common(seen).is_empty()).map(|put| &put.action)
     }
 
     /// The writes in it that nobody has seen made.

@@ -62,6 +62,8 @@ pub struct Operation {
     pub consistency: Consistency,
     /// When it was sent first.
     pub start: Duration,
+    /// How often its client sent it.
+    pub sends: u32,
     /// When its answer was given.
     pub end: Option<Duration>,
     /// What the client knows of it.

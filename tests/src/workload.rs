@@ -128,6 +128,7 @@ impl Workload {
             end: None,
             status: Status::Unknown,
             sloppy: false,
+            sends: 0,
             writes: Events::default(),
         })
     }

@@ -23,7 +23,7 @@ use quorate_net::{
     id::{CoreId, Endpoint, NodeId},
     key::Key,
     message::{
-        ArchivedMessage, Message, Operation as Asked, Outcome, Reply, Request,
+        ArchivedMessage, Message, Operation as Asked, Outcome, Put, Reply, Request,
         gossip::{NodeIdentity, RingStamp},
     },
 };
@@ -36,6 +36,7 @@ use crate::{
     checkers::{Checked, Ledger, Violation},
     clock::Clock,
     faults::{Class, Hits, Plan},
+    history::Action,
     network::{Network, Path},
     workload::{Client, Workload},
 };
@@ -545,6 +546,12 @@ impl World {
                 if let (Message::Request(request), Cause::Put { asked: Some(asked), .. }) = (&message, cause) {
                     self.forwarded.insert((from, request.id), *asked);
                 }
+                if let Message::Request(request) = &message
+                    && let Asked::Put(Put { context: Some(context), .. }) = &request.operation
+                    && let Some(&asked) = self.forwarded.get(&(from, request.id))
+                {
+                    self.ledger.sent_on(asked, context)?;
+                }
                 let mut bytes = Vec::new();
                 frame::encode(&message, &mut bytes).expect("what a core sends is within its bounds");
                 let frame: Rc<[u8]> = bytes.into();
@@ -610,6 +617,7 @@ impl World {
     /// A client sends its operation to some core.
     fn send_request(&mut self, client: usize) {
         let Some(operation) = self.clients[client].operation() else { return };
+        self.ledger.operations[operation].sends += 1;
         let asked = &self.ledger.operations[operation];
         let ring = self.ring();
         let owners = ring.primaries(ring.partition(asked.key.name()));
@@ -631,7 +639,13 @@ impl World {
         frame::encode(&message, &mut bytes).expect("a client's request is within its bounds");
         let frame: Rc<[u8]> = bytes.into();
         let lag = self.shells[self.shell_of(to)].lag;
-        for when in self.network.arrivals(Path::Client, self.now) {
+        let mut arrivals = self.network.arrivals(Path::Client, self.now);
+        // A double stands for a client's retry. One that says neither what it has seen nor that it asks again asks for a second
+        // write, and gets one.
+        if matches!(self.ledger.operations[operation].action, Action::Put { context: None, token: None, .. }) {
+            arrivals.truncate(1);
+        }
+        for when in arrivals {
             self.at(when + lag, Event::Ask { client, to, frame: frame.clone() });
         }
         self.at(self.now + timeout + timeout / 2, Event::GiveUp { client, request });

@@ -4,12 +4,19 @@
 //! none. Who does not answer within the patience, or cannot be reached any more, is not waited for: the next one is asked, and
 //! whichever answers first counts. A put that reached two coordinators may leave one sibling more, of the same value.
 //!
+//! A put without a context replaces what its coordinator holds at that moment. Made once more by a coordinator that was late,
+//! it would replace what came after it. So the context is asked for first, and the put goes on with it: however often and
+//! however late it is made then, it replaces no more than was there when it began.
+//!
 //! Not here: the coordinators (`puts`, `gets`).
 
-use quorate_engine::disk::Disk;
+use quorate_engine::{
+    disk::Disk,
+    planted::{Bug, planted},
+};
 use quorate_net::{
     id::Endpoint,
-    message::{ArchivedReply, Consistency, Failure, Message, Operation, Outcome, Reply, Request},
+    message::{ArchivedReply, Consistency, Failure, Get, Message, Operation, Outcome, Put, Reply, Request},
 };
 
 use super::{Call, Core, Underway, micros_left};
@@ -30,6 +37,8 @@ pub(super) const MAYBE_DONE: Failure = Failure::Timeout { acks: 0, needed: 1 };
 pub(super) struct Forward {
     pub(super) call: Call,
     request: Request,
+    /// What the put would replace is asked for.
+    looks: bool,
     /// Who was asked, the last one last.
     pub(super) asked: Vec<Endpoint>,
     /// Those of them that said that they failed, or that cannot be reached.
@@ -40,6 +49,16 @@ impl Forward {
     /// Those who may still answer.
     pub(super) fn silent(&self) -> impl Iterator<Item = Endpoint> {
         self.asked.iter().filter(|asked| !self.failed.contains(asked)).copied()
+    }
+
+    /// What is asked of others now.
+    fn operation(&self) -> Operation {
+        match &self.request.operation {
+            Operation::Put(Put { key, consistency, .. }) if self.looks => {
+                Operation::Get(Get { key: key.clone(), quorum: 1, consistency: *consistency, wants_context: true })
+            }
+            operation => operation.clone(),
+        }
     }
 }
 
@@ -80,7 +99,10 @@ impl<D: Disk> Core<D> {
         self.statistics.forwarded += 1;
         request.hops += 1;
         let is_get = matches!(request.operation, Operation::Get(_));
-        let forward = Forward { call, request, asked: Vec::with_capacity(1), failed: Vec::new() };
+        // A token tells by itself that a write was made before.
+        let is_blind = matches!(&request.operation, Operation::Put(Put { context: None, token: None, .. }));
+        let looks = is_blind && !planted(Bug::SentOnBlind);
+        let forward = Forward { call, request, looks, asked: Vec::with_capacity(1), failed: Vec::new() };
         let number = self.begin(now, deadline, Underway::Forward(Box::new(forward)));
         if is_get {
             self.hedging.handle_get();
@@ -101,9 +123,8 @@ impl<D: Disk> Core<D> {
     fn forward_to(&mut self, now: Now, number: u64, to: Endpoint, out: &mut Vec<Effect>) {
         let Some(Underway::Forward(forward)) = self.operations.get_mut(&number) else { return };
         forward.asked.push(to);
-        let mut request = forward.request.clone();
-        request.id = number;
-        request.timeout_us = micros_left(now, forward.call.deadline);
+        let (timeout_us, hops) = (micros_left(now, forward.call.deadline), forward.request.hops);
+        let request = Request { id: number, timeout_us, hops, operation: forward.operation() };
         out.push(Effect::Send { to, message: Message::Request(request) });
     }
 
@@ -152,6 +173,17 @@ impl<D: Disk> Core<D> {
             self.statistics.malformed += 1;
             return;
         };
+        if let (Operation::Put(put), Outcome::Values { context, .. }) = (&mut forward.request.operation, &reply.outcome)
+        {
+            // Another one has answered before.
+            if !std::mem::take(&mut forward.looks) {
+                return;
+            }
+            put.context = Some(context.clone());
+            forward.asked.clear();
+            forward.failed.clear();
+            return self.forward_to(now, number, from, out);
+        }
         if matches!(reply.outcome, Outcome::Failed(_)) && forward.asked.len() > 1 {
             // Another one may have done it, or still do it.
             if !forward.failed.contains(&from) {

@@ -200,6 +200,7 @@ impl World {
             end: None,
             status: Status::Unknown,
             sloppy: false,
+            sends: 0,
             writes: Events::default(),
         });
         self.clients[auditor].begin(number);

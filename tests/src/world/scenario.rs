@@ -118,6 +118,7 @@ impl World {
             action,
             consistency,
             start: self.now,
+            sends: 1,
             end: None,
             status: Status::Unknown,
             sloppy: false,
