@@ -205,7 +205,8 @@ fn killed_servers_are_survived() {
 fn nobody_there_is_an_error_and_no_hang() {
     let (mut server, _) = Fake::start(Faults::default());
     server.kill();
-    let error = run(&[&server], "--duration 300ms --warmup 0s --timeout 100ms --connections 4").unwrap_err().to_string();
+    let error =
+        run(&[&server], "--duration 300ms --warmup 0s --timeout 100ms --connections 4").unwrap_err().to_string();
     assert!(error.contains("no server can be connected to") && error.contains("quorate dev"), "{error}");
 }
 
