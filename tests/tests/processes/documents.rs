@@ -22,6 +22,9 @@ use super::{
     harness::{Process, program},
 };
 
+/// What a document waits for comes sooner, or never.
+const SECONDS_MAX: &str = "600";
+
 const PROGRAMS: [&str; 6] = ["bash", "curl", "ip", "mount", "redis-cli", "unshare"];
 
 /// Stands for cargo, which has built everything when this runs. The second is the command that runs this.
@@ -148,7 +151,9 @@ fn follow(document: &str) {
         let path = std::env::var("PATH").expect("there is one");
         let mut bash = Command::new("unshare");
         // With the first process of a space of ids all others in it end.
-        bash.args(["--pid", "--fork", "--kill-child", "--mount-proc", "bash"]).arg(&file).current_dir(clone.path());
+        bash.args(["--pid", "--fork", "--kill-child", "--mount-proc", "timeout", SECONDS_MAX, "bash"])
+            .arg(&file)
+            .current_dir(clone.path());
         bash.env("PATH", format!("{0}/programs:{0}/target/release:{path}", clone.path().display()));
         // redis-cli shall print what it prints at a terminal.
         bash.env("FAKETTY", "1").env("TERM", "dumb");

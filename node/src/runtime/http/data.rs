@@ -33,6 +33,9 @@ use serde_json::{Value, json};
 use super::{Answer, View, failure, json_answer, not_allowed, refusal};
 use crate::gateway::{self, NodeView};
 
+/// So much more of a value that is too large is read, and thrown away.
+const HEARD_OUT_BYTES: usize = 16 << 20;
+
 const CONTEXT: &str = "x-quorate-context";
 
 /// What the query says.
@@ -75,7 +78,17 @@ async fn operation(view: &View, key: &str, request: Request<Incoming>) -> Result
 }
 
 async fn body(request: Request<Incoming>, bytes_max: usize) -> Result<Bytes, Answer> {
-    let read = Limited::new(request.into_body(), bytes_max).collect().await;
+    let mut body = request.into_body();
+    let read = Limited::new(&mut body, bytes_max).collect().await;
+    if read.as_ref().is_err_and(|error| error.is::<http_body_util::LengthLimitError>()) {
+        // Who is still sending when the connection ends may not get to read why.
+        let mut left = HEARD_OUT_BYTES;
+        while let Some(Ok(frame)) = body.frame().await
+            && let Some(rest) = left.checked_sub(frame.data_ref().map_or(0, Bytes::len))
+        {
+            left = rest;
+        }
+    }
     read.map(|body| body.to_bytes()).map_err(|error| {
         if error.is::<http_body_util::LengthLimitError>() {
             let problem = format!("the value has more than {bytes_max} bytes; nothing was written");
