@@ -50,8 +50,6 @@ impl Side {
         tune: Option<&str>,
     ) -> Result<Self, Error> {
         let directory = directory(parent, "quorate")?;
-        let program = std::env::current_exe();
-        let program = program.map_err(|error| Error::Machine(format!("cannot find the running program: {error}")))?;
         let cluster = directory.path().join("cluster");
         let line = format!("dev --nodes {nodes} --cores {cores} --address {first} --dir");
         let mut arguments: Vec<OsString> = line.split(' ').map(OsString::from).collect();
@@ -62,7 +60,7 @@ impl Side {
             fs::write(&file, tune).map_err(cannot)?;
             arguments.extend(["--tune".into(), file.into_os_string()]);
         }
-        let child = Child::start("quorate dev", &program, &arguments, &directory.path().join("log"))?;
+        let child = Child::start("quorate dev", &own_program()?, &arguments, &directory.path().join("log"))?;
         let address = |node: u16| format!("{}:7400", Ipv4Addr::from(u32::from(first) + u32::from(node)));
         Ok(Self {
             name: "Quorate".to_owned(),
@@ -166,11 +164,9 @@ impl Side {
     pub(crate) fn serve(&mut self, node: u16) -> Result<(), Error> {
         let cluster = self.cluster.as_ref().expect("only ours are started again");
         let config = cluster.join(format!("node-{node}/config.toml"));
-        let program = std::env::current_exe();
-        let program = program.map_err(|error| Error::Machine(format!("cannot find the running program: {error}")))?;
         let arguments = ["serve".into(), "--config".into(), config.into_os_string()];
         let log = self.directory.path().join(format!("{node}.log"));
-        self.children.push(Child::start("quorate serve", &program, &arguments, &log)?);
+        self.children.push(Child::start("quorate serve", &own_program()?, &arguments, &log)?);
         Ok(())
     }
 
@@ -196,6 +192,10 @@ impl Drop for Side {
         self.signal(Signal::KILL);
         self.children.iter_mut().for_each(Child::end);
     }
+}
+
+fn own_program() -> Result<PathBuf, Error> {
+    std::env::current_exe().map_err(|error| Error::Machine(format!("cannot find the running program: {error}")))
 }
 
 /// The process that started this one.
