@@ -21,7 +21,7 @@ fn outage(how: &str) -> (Value, String) {
 }
 
 /// The node was away, the others answered, and all copies became equal.
-fn check(how: &str, labels: [&str; 2]) {
+fn check(how: &str, labels: [&str; 2]) -> Value {
     let (report, picture) = outage(how);
     let parts = report["parts"].as_array().expect("it has parts");
     assert_eq!(
@@ -32,11 +32,14 @@ fn check(how: &str, labels: [&str; 2]) {
     assert_eq!(report["verdict"]["lost_writes"], 0, "{report:#}");
     assert!(report["equal_after_seconds"].as_f64() > Some(0.0), "{report:#}");
     assert!(picture.starts_with("<svg") && labels.iter().all(|label| picture.contains(label)), "{picture}");
+    report
 }
 
 #[test]
 fn a_node_that_is_killed_comes_back() {
-    check("kill", ["kill -9", "started again"]);
+    let report = check("kill", ["kill -9", "started again"]);
+    let errors = report["errors"].as_object().expect("they are told by class");
+    assert!(errors.keys().any(|class| class.starts_with("connection")), "nobody met the dead node: {report:#}");
 }
 
 #[test]
