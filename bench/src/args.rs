@@ -99,14 +99,47 @@ impl Args {
     #[must_use]
     pub fn json(&self) -> bool {
         match &self.command {
-            Some(Command::Disk(args) | Command::Floor(args)) => args.json,
-            Some(Command::Compare(args)) => args.json,
-            Some(Command::Outage(args)) => args.json,
-            Some(Command::Paper(args)) => args.json,
+            Some(Command::Disk(args) | Command::Floor(args)) => args.output.json,
+            Some(Command::Compare(args)) => args.common.output.json,
+            Some(Command::Outage(args)) => args.common.output.json,
+            Some(Command::Paper(args)) => args.common.output.json,
             Some(Command::Bound(_)) => false,
-            None => self.load.json,
+            None => self.load.output.json,
         }
     }
+}
+
+/// What is shown of a measurement.
+#[derive(clap::Args, Clone, Copy, Debug)]
+pub struct OutputArgs {
+    /// Print JSON
+    #[arg(long, help_heading = OUTPUT)]
+    pub json: bool,
+    /// Show no progress
+    #[arg(long, help_heading = OUTPUT)]
+    pub quiet: bool,
+}
+
+impl OutputArgs {
+    /// Of a measurement that is part of another one.
+    pub const QUIET: Self = Self { json: false, quiet: true };
+
+    /// Whether nothing but the result is to be told.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.quiet || self.json
+    }
+}
+
+/// What a measurement takes that starts servers of its own.
+#[derive(clap::Args, Clone, Debug)]
+pub struct OwnServersArgs {
+    /// A directory on the disk to be measured; what is made in it is removed again. [default: the system's for large
+    /// temporary files]
+    #[arg(long)]
+    pub dir: Option<PathBuf>,
+    /// What is shown.
+    #[command(flatten)]
+    pub output: OutputArgs,
 }
 
 /// How the servers are spoken to.
@@ -249,18 +282,15 @@ pub struct LoadArgs {
     #[arg(long, help_heading = ON_THIS_MACHINE)]
     pub dir: Option<PathBuf>,
 
-    /// Print JSON
-    #[arg(long, help_heading = OUTPUT)]
-    pub json: bool,
+    /// What is shown.
+    #[command(flatten)]
+    pub output: OutputArgs,
     /// Write the report to this file too, as JSON.
     #[arg(long, help_heading = OUTPUT, value_name = "FILE")]
     pub report: Option<PathBuf>,
     /// Write the histograms to this file: a percentile table if its name ends in .hgrm, else an HdrHistogram log.
     #[arg(long, help_heading = OUTPUT)]
     pub hdr: Option<PathBuf>,
-    /// Show no progress
-    #[arg(long, help_heading = OUTPUT)]
-    pub quiet: bool,
 }
 
 impl LoadArgs {
@@ -300,11 +330,6 @@ impl LoadArgs {
             return Err(text.to_owned());
         }
         Ok(())
-    }
-
-    /// Whether nothing but the result is to be told.
-    pub(crate) fn is_quiet(&self) -> bool {
-        self.quiet || self.json
     }
 
     /// Whether requests carry contexts and quorums.

@@ -37,7 +37,7 @@ pub use self::{
 };
 pub(crate) use self::{child::become_bound, side::Side};
 use crate::{
-    args::{LoadArgs, TargetKind, duration, percent, positive, value_bytes},
+    args::{LoadArgs, OutputArgs, OwnServersArgs, TargetKind, duration, percent, positive, value_bytes},
     protocol::Durability,
     report::{Report, Setup},
     run::{self, Error, LOAD_DEPTH},
@@ -108,16 +108,9 @@ pub struct CompareArgs {
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=64))]
     pub cores: u16,
 
-    /// A directory on the disk to be measured; what is made in it is removed again. [default: the system's for large
-    /// temporary files]
-    #[arg(long)]
-    pub dir: Option<PathBuf>,
-    /// Print JSON
-    #[arg(long)]
-    pub json: bool,
-    /// Show no progress
-    #[arg(long)]
-    pub quiet: bool,
+    /// Where it is measured, and what is shown.
+    #[command(flatten)]
+    pub common: OwnServersArgs,
 }
 
 impl CompareArgs {
@@ -152,13 +145,9 @@ impl CompareArgs {
             threads: self.threads,
             duration: Some(self.duration),
             warmup: Some(self.warmup),
-            quiet: self.is_quiet(),
+            output: self.common.output,
             ..LoadArgs::parse_from(["bench"])
         }
-    }
-
-    fn is_quiet(&self) -> bool {
-        self.quiet || self.json
     }
 
     /// Room for all values, in a peer that keeps them in memory alone, in MiB.
@@ -184,7 +173,7 @@ pub(crate) fn run(args: &CompareArgs, stop: &Arc<AtomicBool>) -> Result<Comparis
         let why = skipped.iter().map(|Skipped { peer, why, .. }| format!("\n  {peer}: {why}"));
         return Err(Error::Machine(format!("there is no peer to compare with:{}", why.collect::<String>())));
     }
-    let comparing = Comparing { args, stop, place: place(args.dir.as_deref())? };
+    let comparing = Comparing { args, stop, place: place(args.common.dir.as_deref())? };
     let mut ours = Side::quorate(comparing.place.path(), own_address(1), (NODES, args.cores), args.target, None)?;
     comparing.load_keys(&mut ours)?;
     let (mut peers, mut setup, comparisons) = (Vec::new(), None, installed.len());
@@ -297,7 +286,7 @@ impl Comparing<'_> {
     }
 
     fn tell(&self, text: &str) {
-        if !self.args.is_quiet() {
+        if !self.args.common.output.is_quiet() {
             eprintln!("{text}");
         }
     }
@@ -335,7 +324,7 @@ pub(crate) fn wait_until_ready(side: &mut Side, load: &LoadArgs, stop: &Arc<Atom
             let each = side.addresses.len() as u64;
             let once = LoadArgs { operations: Some(each), connections: each, duration: None, ..load.clone() };
             let once = LoadArgs { workload: Workload::Get, warmup: Some(Duration::ZERO), rate: None, ..once };
-            let once = LoadArgs { threads: 1, quiet: true, server_pids: Vec::new(), ..once };
+            let once = LoadArgs { threads: 1, output: OutputArgs::QUIET, server_pids: Vec::new(), ..once };
             match run::run(&once, stop) {
                 Ok(report) if report.errors.is_empty() && report.operations == each => return Ok(()),
                 Ok(report) => {

@@ -21,7 +21,7 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use crate::{
-    args::duration,
+    args::{OutputArgs, duration},
     bar::Bar,
     lanes::{BLOCK_BYTES, Lanes, Operation, expect_moved},
     process,
@@ -43,12 +43,9 @@ pub struct DiskArgs {
     /// How long each row is measured.
     #[arg(long, default_value = "3s", value_parser = duration)]
     pub duration: Duration,
-    /// Print JSON
-    #[arg(long)]
-    pub json: bool,
-    /// Show no progress
-    #[arg(long)]
-    pub quiet: bool,
+    /// What is shown.
+    #[command(flatten)]
+    pub output: OutputArgs,
 }
 
 /// Latencies of the disk. All writes are 4 KiB, O_DIRECT, in sequence over a zeroed file.
@@ -83,7 +80,7 @@ pub(crate) struct Span<'a> {
 impl DiskArgs {
     /// Measures so many rows, and shows how far that is.
     pub(crate) fn during<T>(&self, doing: &str, rows: usize, measure: impl FnOnce() -> T) -> T {
-        Bar::during_time(doing, !(self.quiet || self.json), self.duration * rows as u32, measure)
+        Bar::during_time(doing, !self.output.is_quiet(), self.duration * rows as u32, measure)
     }
 }
 
@@ -209,7 +206,7 @@ mod tests {
     fn the_disk_is_measured_and_nothing_stays_behind() {
         let dir = tempfile::tempdir_in(env!("CARGO_MANIFEST_DIR")).unwrap();
         let args =
-            DiskArgs { dir: dir.path().to_owned(), duration: Duration::from_millis(20), json: false, quiet: true };
+            DiskArgs { dir: dir.path().to_owned(), duration: Duration::from_millis(20), output: OutputArgs::QUIET };
         let report = run(&args, &AtomicBool::new(false)).unwrap();
         assert_eq!(report.latencies.len(), 3);
         assert!(report.latencies.iter().all(|row| row.count > 0 && row.p50_us > 1.0), "{report}");

@@ -39,7 +39,7 @@ use std::{
 
 use serde::Serialize;
 
-pub use args::{Args, Command, LoadArgs, TargetKind, patience};
+pub use args::{Args, Command, LoadArgs, OutputArgs, OwnServersArgs, TargetKind, patience};
 pub use bar::Bar;
 pub use compare::{BoundArgs, Choice, CompareArgs, Compared, Comparison, Figure, Round, Run, Skipped, Spread};
 pub use disk::{DiskArgs, DiskReport, run as measure_disk};

@@ -13,6 +13,7 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
+        mpsc::{self, Receiver},
     },
     thread,
     time::{Duration, Instant},
@@ -24,7 +25,7 @@ use serde::Serialize;
 
 pub use self::report::{OutageReport, Part};
 use crate::{
-    args::{LoadArgs, TargetKind, duration, positive},
+    args::{LoadArgs, OwnServersArgs, TargetKind, duration, positive},
     bar::Bar,
     compare::{self, Side},
     protocol::Durability,
@@ -33,8 +34,6 @@ use crate::{
 };
 
 const NODES: u16 = 3;
-/// Of a cluster that says nothing of it.
-const PARTITIONS: usize = 1024;
 /// The one that goes.
 const VICTIM: u16 = 3;
 const WARMUP: Duration = Duration::from_secs(2);
@@ -69,16 +68,9 @@ pub struct OutageArgs {
     #[arg(long, default_value = "outage.svg")]
     pub out: PathBuf,
 
-    /// A directory on the disk to be measured; what is made in it is removed again. [default: the system's for large
-    /// temporary files]
-    #[arg(long)]
-    pub dir: Option<PathBuf>,
-    /// Print JSON
-    #[arg(long)]
-    pub json: bool,
-    /// Show no progress
-    #[arg(long)]
-    pub quiet: bool,
+    /// Where it is measured, and what is shown.
+    #[command(flatten)]
+    pub common: OwnServersArgs,
 }
 
 /// How a node goes away.
@@ -108,7 +100,7 @@ pub(crate) fn run(args: &OutageArgs, stop: &Arc<AtomicBool>) -> Result<OutageRep
     if [args.before, args.away, args.after].iter().any(|part| *part < Duration::from_secs(1)) {
         return Err(Error::Usage("--before, --away and --after must each be 1s or more".to_owned()));
     }
-    let place = compare::place(args.dir.as_deref())?;
+    let place = compare::place(args.common.dir.as_deref())?;
     let mut side = Side::quorate(place.path(), compare::own_address(1), (NODES, 1), TargetKind::Native, None)?;
     let load = LoadArgs {
         target: TargetKind::Native,
@@ -120,14 +112,16 @@ pub(crate) fn run(args: &OutageArgs, stop: &Arc<AtomicBool>) -> Result<OutageRep
         duration: Some(args.before + args.away + args.after),
         warmup: Some(WARMUP),
         verify: true,
-        quiet: args.quiet || args.json,
+        output: args.common.output,
         ..LoadArgs::parse_from(["bench"])
     };
     compare::put_all_keys(&mut side, &LoadArgs { verify: false, ..load.clone() }, stop)?;
     let (report, times) = thread::scope(|scope| {
-        let load = scope.spawn(|| run::run(&load, stop));
+        let (begins, begun) = mpsc::channel();
+        // Nobody waits for it if the outage was given up.
+        let load = scope.spawn(|| run::run_telling(&load, stop, move |first| begins.send(first).unwrap_or_default()));
         // Processes are started by this thread, with which they would end.
-        let times = outage(args, &mut side, stop, &|| load.is_finished());
+        let times = outage(args, &mut side, stop, &begun, &|| load.is_finished());
         (load.join().expect("a panic aborts"), times)
     });
     let report = report?;
@@ -136,13 +130,15 @@ pub(crate) fn run(args: &OutageArgs, stop: &Arc<AtomicBool>) -> Result<OutageRep
 }
 
 /// Has the node go and come back, and waits until it has what the others have. None if the load ends before its return.
+/// `begun`: the load's first measured moment.
 fn outage(
     args: &OutageArgs,
     side: &mut Side,
     stop: &AtomicBool,
+    begun: &Receiver<Instant>,
     load_ended: &dyn Fn() -> bool,
 ) -> Result<Option<Times>, Error> {
-    let start = Instant::now() + WARMUP;
+    let Ok(start) = begun.recv() else { return Ok(None) };
     let wait_until = |time: Instant| {
         while Instant::now() < time && !load_ended() {
             thread::sleep(TICK);
@@ -154,8 +150,8 @@ fn outage(
         return Ok(None);
     }
     match args.how {
-        How::Kill => side.signal_node(VICTIM, Signal::KILL),
-        How::Freeze => side.signal_node(VICTIM, Signal::STOP),
+        How::Kill => side.signal_node(VICTIM, Signal::KILL)?,
+        How::Freeze => side.signal_node(VICTIM, Signal::STOP)?,
     }
     let back = gone + args.away;
     if !wait_until(start + back) {
@@ -163,29 +159,31 @@ fn outage(
     }
     match args.how {
         How::Kill => side.serve(VICTIM)?,
-        How::Freeze => side.signal_node(VICTIM, Signal::CONT),
+        How::Freeze => side.signal_node(VICTIM, Signal::CONT)?,
     }
     let stopped = || stop.load(Ordering::Relaxed);
-    let bar = Bar::new("comparing copies", !(args.quiet || args.json));
-    let progress = |equal: usize| {
+    let bar = Bar::new("comparing copies", !args.common.output.is_quiet());
+    let progress = |equal: usize, all: usize| {
         // Until then the load has its own.
         if load_ended() {
-            bar.show(equal as u64, PARTITIONS as u64, &format!("{equal} of {PARTITIONS} partitions were equal"));
+            bar.show(equal as u64, all as u64, &format!("{equal} of {all} partitions were equal"));
         }
     };
     Ok(Some(Times { gone, back, equal: until_equal(side, &stopped, &progress).map(|equal| equal - start) }))
 }
 
 /// When each partition had been seen to be the same on all nodes. Writes under way make some differ at any moment.
-fn until_equal(side: &Side, stopped: &dyn Fn() -> bool, progress: &dyn Fn(usize)) -> Option<Instant> {
+fn until_equal(side: &Side, stopped: &dyn Fn() -> bool, progress: &dyn Fn(usize, usize)) -> Option<Instant> {
     let deadline = Instant::now() + EQUAL_MAX;
     let mut equal = BTreeSet::new();
     while Instant::now() < deadline && !stopped() {
-        equal.append(&mut side.equal_partitions());
-        if equal.len() == PARTITIONS {
-            return Some(Instant::now());
+        if let Some((now_equal, all)) = side.equal_partitions() {
+            equal.extend(now_equal);
+            if equal.len() == all {
+                return Some(Instant::now());
+            }
+            progress(equal.len(), all);
         }
-        progress(equal.len());
         thread::sleep(LOOK_EVERY);
     }
     None

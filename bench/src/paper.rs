@@ -32,7 +32,12 @@ pub use self::{
     report::{Beside, PaperReport},
     strategy::Placement,
 };
-use crate::{args::positive, bar::Bar, process::load_average, run::Error};
+use crate::{
+    args::{OwnServersArgs, positive},
+    bar::Bar,
+    process::load_average,
+    run::Error,
+};
 
 /// The figures of the Dynamo paper, ours beside them.
 #[derive(Parser, Clone, Debug)]
@@ -53,16 +58,9 @@ pub struct PaperArgs {
     #[arg(long, conflicts_with_all = ["seconds", "rate"])]
     pub quick: bool,
 
-    /// A directory on the disk to be measured; what is made in it is removed again. [default: the system's for large
-    /// temporary files]
-    #[arg(long)]
-    pub dir: Option<PathBuf>,
-    /// Print JSON, with all points of the pictures
-    #[arg(long)]
-    pub json: bool,
-    /// Show no progress
-    #[arg(long)]
-    pub quiet: bool,
+    /// Where it is measured, and what is shown.
+    #[command(flatten)]
+    pub common: OwnServersArgs,
 }
 
 /// A figure of the paper that can be set beside ours, in the order of the paper.
@@ -160,7 +158,7 @@ pub fn paper(args: &PaperArgs, placement: Placement, stop: &Arc<AtomicBool>) -> 
         let done = windows.load(Ordering::Relaxed);
         (done, all, format!("{done} of {all} windows"))
     };
-    let figures = Bar::during("paper", !(args.quiet || args.json), look, |bar| {
+    let figures = Bar::during("paper", !args.common.output.is_quiet(), look, |bar| {
         draw(args, &asked, placement, Lab::new(args, &plan, stop, &windows), bar)
     })?;
     Ok(PaperReport { load_average: [before, load_average()], quick: args.quick, figures })
@@ -176,7 +174,7 @@ fn draw(
     let plan = lab.plan();
     let mut figures = Vec::new();
     for &figure in asked {
-        if !(args.quiet || args.json) {
+        if !args.common.output.is_quiet() {
             bar.beside(|| eprintln!("{} …", figure.name()));
         }
         let mut beside = match figure {
@@ -223,7 +221,7 @@ mod tests {
             assert!(error.contains(expected), "{line}: {error}");
         }
         let args = parse("paper fig8 table2 --out there --json").unwrap();
-        assert_eq!((args.figures, args.json), (vec![PaperFigure::Fig8, PaperFigure::Table2], true));
+        assert_eq!((args.figures, args.common.output.json), (vec![PaperFigure::Fig8, PaperFigure::Table2], true));
     }
 
     #[test]

@@ -74,6 +74,15 @@ impl std::error::Error for Error {}
 /// # Errors
 /// When it cannot be run; servers that fail on the way are part of the report.
 pub(crate) fn run(args: &LoadArgs, stop: &Arc<AtomicBool>) -> Result<Report, Error> {
+    run_telling(args, stop, |_| {})
+}
+
+/// The same; `begins` is told the first measured moment, as the warm-up begins.
+pub(crate) fn run_telling(
+    args: &LoadArgs,
+    stop: &Arc<AtomicBool>,
+    begins: impl FnOnce(Instant),
+) -> Result<Report, Error> {
     args.check().map_err(Error::Usage)?;
     let servers = find_servers(args)?;
     let shared = Arc::new(share(args, Arc::clone(stop))?);
@@ -82,7 +91,7 @@ pub(crate) fn run(args: &LoadArgs, stop: &Arc<AtomicBool>) -> Result<Report, Err
     if args.prepare && args.workload != Workload::Load {
         prepare(args, &shared, &mut workers)?;
     }
-    let measured = measure(args, &shared, &mut workers, servers.as_ref())?;
+    let measured = measure(args, &shared, &mut workers, servers.as_ref(), begins)?;
     let verdict = match &shared.ledger {
         Some(ledger) => {
             check(args, &shared, &mut workers)?;
@@ -186,7 +195,7 @@ fn prepare(args: &LoadArgs, shared: &Shared, workers: &mut [Worker]) -> Result<(
     let start = shared.now();
     let depth = args.pipeline.max(LOAD_DEPTH);
     let phase = phase(Task::Load, start, u64::MAX, None, depth);
-    let progress = Progress::new("load", args.is_quiet(), Goal::Operations(args.keys), start, start);
+    let progress = Progress::new("load", args.output.is_quiet(), Goal::Operations(args.keys), start, start);
     let watched = Watched { phase, progress, stuck_after: Some(STUCK), pin: &args.pin };
     let (recorder, _) = watched.run(shared, workers, |_| {})?;
     if recorder.operations() < args.keys {
@@ -224,10 +233,12 @@ fn measure(
     shared: &Shared,
     workers: &mut [Worker],
     servers: Option<&Servers>,
+    begins: impl FnOnce(Instant),
 ) -> Result<Measured, Error> {
     let nanos = |duration: Duration| duration.as_nanos() as u64;
     let start = shared.now();
     let measure_from = start + nanos(args.warmup_duration());
+    begins(shared.origin + Duration::from_nanos(measure_from));
     let duration = args.measured_duration();
     let end = duration.map_or(u64::MAX, |duration| measure_from + nanos(duration));
     let interval = args.rate.map(|rate| 1e9 * args.threads as f64 / rate);
@@ -241,7 +252,7 @@ fn measure(
         (None, None) => Goal::Operations(args.keys),
     };
     let name = format!("{:?}", args.workload).to_lowercase();
-    let progress = Progress::new(&name, args.is_quiet(), goal, start, measure_from);
+    let progress = Progress::new(&name, args.output.is_quiet(), goal, start, measure_from);
     let stuck_after = (task == Task::Load).then_some(STUCK);
     let mut first = None;
     let watched = Watched { phase, progress, stuck_after, pin: &args.pin };
@@ -265,7 +276,7 @@ fn check(args: &LoadArgs, shared: &Shared, workers: &mut [Worker]) -> Result<(),
     let keys = ledger.verdict().keys;
     let start = shared.now();
     let phase = phase(Task::Check, start, u64::MAX, None, args.pipeline.max(LOAD_DEPTH));
-    let progress = Progress::new("verify", args.is_quiet(), Goal::Operations(keys), start, start);
+    let progress = Progress::new("verify", args.output.is_quiet(), Goal::Operations(keys), start, start);
     let stuck_after = Some(args.verify_wait);
     Watched { phase, progress, stuck_after, pin: &args.pin }.run(shared, workers, |_| {})?;
     Ok(())

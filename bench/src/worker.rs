@@ -97,8 +97,18 @@ impl Shared {
 /// What this thread knows of one endpoint.
 #[derive(Clone, Copy, Default, Debug)]
 struct Health {
+    /// Since its last answer.
     failures: u32,
     down_until: u64,
+    /// One client tries it; the others leave it alone until it has answered, or this long.
+    tried_until: u64,
+}
+
+impl Health {
+    /// Whether a request may go there now.
+    fn permits(&self, now: u64) -> bool {
+        self.failures == 0 || now >= self.down_until.max(self.tried_until)
+    }
 }
 
 /// An operation that waits for an endpoint to come back, or for its next try.
@@ -329,15 +339,17 @@ impl Worker {
         self.key.extend_from_slice(&digits);
     }
 
-    /// The first endpoint in the key's order that this client has a connection to, or that it may try.
+    /// The first endpoint in the key's order that may be asked and that this client has a connection to, or can open one.
     fn find_endpoint(&mut self, client: usize, now: u64) -> Option<usize> {
         let shared = Arc::clone(&self.shared);
         for endpoint in shared.routes.order(self.clients[client].index, &self.key) {
+            let health = &mut self.health[endpoint];
+            if !health.permits(now) {
+                continue;
+            }
+            health.tried_until = now + shared.timeout_ns();
             if self.clients[client].connections[endpoint].is_some() {
                 return Some(endpoint);
-            }
-            if self.health[endpoint].down_until > now {
-                continue;
             }
             self.opened += 1;
             let token = self.opened << 32 | (client * shared.routes.endpoints.len() + endpoint) as u64;
@@ -466,6 +478,7 @@ impl Worker {
             health.down_until = now + backoff.max(at_least_ns).min(BACKOFF_MAX_NS);
             health.failures += 1;
         }
+        health.tried_until = now;
     }
 
     /// Gives up requests that waited too long, and lets those try again that wait for it.

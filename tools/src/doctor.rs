@@ -23,7 +23,7 @@ use std::{
 
 use facts::Facts;
 use finding::{Finding, Verdict, describe};
-use quorate_bench::{Bar, DiskArgs};
+use quorate_bench::{Bar, DiskArgs, OutputArgs};
 use quorate_node::config::Config;
 use serde_json::json;
 
@@ -116,7 +116,7 @@ fn measure(facts: &Facts, config: &Config, args: &Args, stop: &AtomicBool) -> Re
     let all = each_way * DISK_WAYS * facts.places.len() as u32 + jitter;
     let findings = Bar::during_time("measuring disk and CPUs", !(args.quiet || args.json), all, || {
         let disk = |path: &Path| {
-            let args = DiskArgs { dir: path.to_owned(), duration: each_way, json: false, quiet: true };
+            let args = DiskArgs { dir: path.to_owned(), duration: each_way, output: OutputArgs::QUIET };
             quorate_bench::measure_disk(&args, stop).map(|report| report.latencies).map_err(|error| error.to_string())
         };
         let disks = facts.places.iter().map(|place| checks::latency(place, &disk(&place.path), config));

@@ -117,8 +117,9 @@ impl Side {
         self.cluster.is_none() || self.addresses.iter().all(whole)
     }
 
-    /// The partitions that all our nodes have the same of, by their Merkle roots. For nodes of one core, of which each keeps all.
-    pub(crate) fn equal_partitions(&self) -> BTreeSet<u64> {
+    /// The partitions that all our nodes have the same of, by their Merkle roots, and how many there are; none unless all tell.
+    /// For nodes of one core, of which each keeps all.
+    pub(crate) fn equal_partitions(&self) -> Option<(BTreeSet<u64>, usize)> {
         let roots = |address: &String| -> Option<BTreeSet<(u64, String)>> {
             let address: SocketAddr = address.parse().expect("it was made of numbers");
             let answer = route::ask(address, &[b"QUORATE", b"ROOTS"], INFO_MAX).ok()?;
@@ -126,9 +127,10 @@ impl Side {
             let root = |of: &Value| Some((of["partition"].as_u64()?, of["root"].as_str()?.to_owned()));
             told["partitions"].as_array()?.iter().map(root).collect()
         };
-        let all: Option<Vec<_>> = self.addresses.iter().map(roots).collect();
-        let same = all.unwrap_or_default().into_iter().reduce(|same, roots| &same & &roots);
-        same.unwrap_or_default().into_iter().map(|(partition, _)| partition).collect()
+        let told: Vec<_> = self.addresses.iter().map(roots).collect::<Option<_>>()?;
+        let all = told.first()?.len();
+        let same = told.into_iter().reduce(|same, roots| &same & &roots)?;
+        Some((same.into_iter().map(|(partition, _)| partition).collect(), all))
     }
 
     /// The processes that serve, as far as they run.
@@ -153,11 +155,10 @@ impl Side {
         is_ours.then_some(pid)
     }
 
-    /// Sends a signal to one of our nodes, if it runs.
-    pub(crate) fn signal_node(&self, node: u16, signal: Signal) {
-        if let Some(pid) = self.pid_of(node) {
-            let _ = kill_process(pid, signal);
-        }
+    /// Sends a signal to one of our nodes.
+    pub(crate) fn signal_node(&self, node: u16, signal: Signal) -> Result<(), Error> {
+        let sent = self.pid_of(node).is_some_and(|pid| kill_process(pid, signal).is_ok());
+        if sent { Ok(()) } else { Err(Error::Servers(format!("node {node} does not run any more"))) }
     }
 
     /// Starts one of our nodes again, which was killed.

@@ -15,7 +15,7 @@ use tempfile::TempDir;
 
 use super::{PaperArgs, Plan};
 use crate::{
-    args::{LoadArgs, TargetKind},
+    args::{LoadArgs, OutputArgs, TargetKind},
     compare::{self, Run, Side},
     protocol::Durability,
     report::Report,
@@ -81,7 +81,7 @@ impl<'a> Lab<'a> {
 
     fn place(&mut self) -> Result<&TempDir, Error> {
         if self.place.is_none() {
-            self.place = Some(compare::place(self.args.dir.as_deref())?);
+            self.place = Some(compare::place(self.args.common.dir.as_deref())?);
         }
         Ok(self.place.as_ref().expect("just made"))
     }
@@ -111,7 +111,7 @@ impl Servers<'_> {
             durability: Some(Durability::Durable),
             duration: Some(self.plan.window),
             warmup: Some(self.plan.warmup),
-            quiet: true,
+            output: OutputArgs::QUIET,
             ..LoadArgs::parse_from(["bench"])
         }
     }

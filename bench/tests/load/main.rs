@@ -201,6 +201,18 @@ fn killed_servers_are_survived() {
     assert_eq!((verdict.lost_writes, verdict.unread_keys), (0, 0));
 }
 
+/// Eight of the clients are at home there. Once they have all met it, one of them tries it now and then.
+#[test]
+fn a_server_that_stands_still_is_tried_by_one_client_at_a_time() {
+    let (sound, store) = Fake::start(Faults::default());
+    let faults = Faults { stalls_at: Some((100, Duration::from_secs(4))), ..Faults::default() };
+    let still = Fake::start_at("127.0.0.1:0".parse().unwrap(), store, faults);
+    let options = "--workload get --keys 10 --connections 16 --warmup 0s --duration 3s --timeout 300ms";
+    let report = run(&[&sound, &still], options).unwrap();
+    let timeouts = report.errors["timeout"].count;
+    assert!((8..=16).contains(&timeouts), "{report}");
+}
+
 #[test]
 fn nobody_there_is_an_error_and_no_hang() {
     let (mut server, _) = Fake::start(Faults::default());

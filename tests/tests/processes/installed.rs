@@ -1,7 +1,7 @@
-//! The clients of others that tests need: each from its own registry, once, into the target directory.
+//! The programs of others that tests need: each from its own registry, once, into the target directory.
 //!
-//! The rule: versions are pinned, so that a test means the same tomorrow. A directory is filled as a whole or again: what it
-//! holds is written into it last. Where a registry cannot be reached, a test says why and is skipped.
+//! The rule: versions are pinned but for Debian's, so that a test means the same tomorrow. A directory is filled as a whole or
+//! again: what it holds is written into it last. Where a registry cannot be reached, a test says why and is skipped.
 //!
 //! Not here: what the clients do (`clients`).
 
@@ -66,6 +66,24 @@ pub(crate) fn redis_tool(name: &str) -> Option<Command> {
         attempt(install.args(["install", "-qq", "redis-tools"]).env("DEBIAN_FRONTEND", "noninteractive"))
     }))?;
     Some(Command::new(name))
+}
+
+/// Prometheus' own tool, which Debian has in a package with a service that nobody wants here.
+pub(crate) fn promtool() -> Option<Command> {
+    static TOOL: Installed<PathBuf> = OnceLock::new();
+    let tool = or_skip(TOOL.get_or_init(|| {
+        if attempt(Command::new("promtool").arg("--version")).is_ok() {
+            return Ok("promtool".into());
+        }
+        let package = directory("prometheus", &["prometheus"], |directory| {
+            let bring = "apt-get download -qq prometheus || { apt-get update -qq && apt-get download -qq prometheus; }";
+            fs::create_dir_all(directory).map_err(|error| error.to_string())?;
+            attempt(Command::new("sh").args(["-c", bring]).current_dir(directory))?;
+            attempt(Command::new("sh").args(["-c", "dpkg-deb --extract prometheus_*.deb ."]).current_dir(directory))
+        })?;
+        Ok(package.join("usr/bin/promtool"))
+    }))?;
+    Some(Command::new(tool))
 }
 
 fn beside(script: &str) -> PathBuf {

@@ -44,7 +44,10 @@ fn a_node_that_is_killed_comes_back() {
 
 #[test]
 fn a_node_that_is_frozen_comes_back() {
-    check("freeze", ["frozen", "thawed"]);
+    let report = check("freeze", ["frozen", "thawed"]);
+    let slowest = |part: &Value| part["max_us"].as_f64().expect("it is a time");
+    let slowest = report["parts"].as_array().expect("it has parts").iter().map(slowest).fold(0.0, f64::max);
+    assert!(slowest > 1e6, "nobody waited for the frozen node: {report:#}");
 }
 
 #[test]
