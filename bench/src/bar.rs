@@ -66,19 +66,22 @@ impl Bar {
         look: impl Fn() -> (u64, u64, String) + Send,
         work: impl FnOnce(&Self) -> T,
     ) -> T {
-        let bar = &Self::new(doing, wanted);
+        Self::new(doing, wanted).looking(look, work)
+    }
+
+    fn looking<T>(&self, look: impl Fn() -> (u64, u64, String) + Send, work: impl FnOnce(&Self) -> T) -> T {
         thread::scope(|scope| {
             // Also ends the looking when the work panics.
             let (_working, ended) = mpsc::channel::<()>();
-            if bar.seen {
+            if self.seen {
                 scope.spawn(move || {
                     while ended.recv_timeout(LOOK_PERIOD) == Err(RecvTimeoutError::Timeout) {
                         let (done, all, news) = look();
-                        bar.show(done, all, &news);
+                        self.show(done, all, &news);
                     }
                 });
             }
-            work(bar)
+            work(self)
         })
     }
 
@@ -129,7 +132,14 @@ mod tests {
 
     #[test]
     fn work_that_is_looked_at_ends_when_it_is_done() {
-        assert_eq!(Bar::during("testing", true, || (1, 2, String::new()), |_| 7), 7);
+        let (looked, seen) = mpsc::channel();
+        let look = move || {
+            looked.send(()).expect("it is waited for");
+            (1, 2, String::new())
+        };
+        let mut bar = Bar::new("testing", false);
+        bar.seen = true;
+        assert_eq!(bar.looking(look, |_| seen.recv().map(|()| 7)), Ok(7));
         assert_eq!(Bar::during_time("testing", false, Duration::from_secs(3600), || 8), 8);
     }
 }

@@ -84,6 +84,17 @@ fn curl(node: SocketAddr, path: &str, options: &[&str], input: &[u8]) -> Answer 
     }
 }
 
+/// The answer to a value of so many bytes, more than fit between the two, by a client that sends all of it before it listens.
+fn send_all_first(node: SocketAddr, bytes: usize) -> String {
+    let mut stream = TcpStream::connect(node).expect("the node is there");
+    write!(stream, "PUT /v1/data/key HTTP/1.1\r\nHost: {node}\r\nConnection: close\r\nContent-Length: {bytes}\r\n\r\n")
+        .and_then(|()| stream.write_all(&vec![b'x'; bytes]))
+        .expect("it is heard out");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("it answers");
+    answer
+}
+
 fn get(node: SocketAddr, path: &str) -> Answer {
     curl(node, path, &[], b"")
 }
@@ -220,6 +231,7 @@ fn what_is_not_understood_changes_nothing() {
     }
     let large = vec![b'x'; 2 << 20];
     put(node, "/v1/data/key", None, &large).assert_status(413);
+    assert!(send_all_first(node, 12 << 20).starts_with("HTTP/1.1 413 "));
     assert_eq!(put(node, "/v1/data/key", Some("rubbish"), b"1").assert_status(400).json()["code"], "BADCONTEXT");
     get(node, "/v1/data/key").assert_status(404);
     // A browser names the site whose page asks.
