@@ -24,6 +24,8 @@ pub enum ConfigError {
         key: String,
         /// What was probably meant.
         nearest: Option<&'static str>,
+        /// Another section, in which there is such a key.
+        elsewhere: Option<&'static str>,
         /// All keys that have a meaning there.
         known: Vec<&'static str>,
     },
@@ -53,11 +55,12 @@ impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Syntax { line, message } => write!(f, "{}{message}", At(*line)),
-            Self::UnknownKey { line, section, key, nearest, known } => {
+            Self::UnknownKey { line, section, key, nearest, elsewhere, known } => {
                 write!(f, "{}unknown key `{key}`{}", At(*line), In(section))?;
-                match nearest {
-                    Some(nearest) => write!(f, "; did you mean `{nearest}`?"),
-                    None => write!(f, "; known are {}", Listed(known)),
+                match (nearest, elsewhere) {
+                    (Some(nearest), _) => write!(f, "; did you mean `{nearest}`?"),
+                    (None, Some(elsewhere)) => write!(f, "; it belongs in {elsewhere}"),
+                    (None, None) => write!(f, "; known are {}", Listed(known)),
                 }
             }
             Self::Missing { line, section, key } => write!(f, "{}`{key}` is missing{}", At(*line), In(section)),

@@ -83,6 +83,7 @@ impl<'t> Section<'t> {
                 section: title(scope),
                 key: key.get_ref().to_string(),
                 nearest: nearest(key.get_ref(), known.iter().copied()),
+                elsewhere: TABLES.iter().find(|table| table.key(key.get_ref()).is_some()).map(|table| table.title),
                 known,
             });
         }

@@ -155,6 +155,7 @@ fn unknown_keys_are_told_with_their_line_and_what_was_meant() {
         ("CLUSTER", "replica = 3", "unknown key `replica` in [cluster]; did you mean `replicas`?"),
         ("MEMBER", "zone = \"a\"", "unknown key `zone` in [[cluster.node]]; known are"),
         ("REST", "[[core]]\nid = 0\ncpus = 1", "unknown key `cpus` in [[core]]; did you mean `cpu`?"),
+        ("NODE", "replicas = 3", "unknown key `replicas` in [node]; it belongs in [cluster]"),
     ];
     for (place, lines, wanted) in cases {
         check_bad(&small(place, lines), wanted);
