@@ -21,7 +21,7 @@ use quorate_net::{
     frame,
     id::{CoreId, Endpoint},
     message::gossip::NodeIdentity,
-    transport::{BindError, Connection, Limits, Listener, ListenerOptions, MeshReceiver, MeshSeat, Sharing, Transport},
+    transport::{Connection, Limits, Listener, ListenerOptions, MeshReceiver, MeshSeat, Sharing, Transport},
 };
 
 use super::{
@@ -115,8 +115,8 @@ async fn serve(plan: CorePlan) -> Result<(), ServeError> {
     let CorePlan { me, config, store, hints, data, cluster, machine, seat, signals } = plan;
     let opening = heartbeat();
     let transport = Transport::new(BUFFERED_BYTES_MAX);
-    // The ports first: a node that is already running is told apart before its files are touched.
-    let ports = Ports::bind(&config, me.core).map_err(ServeError::Bind)?;
+    // The peers' port first: a node that is already running is told apart before its files are touched.
+    let peers = listen(&config, config.member().peer_port + me.core.0, Sharing::Exclusive)?;
     let epoch = Instant::now();
     let started = open(&config, me, (store, hints), data, (cluster, machine), epoch).await?;
     // Before anything is waited for: a store that is closed needs them, also when another core did not start.
@@ -124,16 +124,23 @@ async fn serve(plan: CorePlan) -> Result<(), ServeError> {
     for task in started.tasks {
         spawn_local(stalls.watched(task.name(), task)).detach();
     }
+    let (store, hints) = (started.core.store().clone(), started.core.hint_store().clone());
     let Some((mesh, receivers)) = future::or(async { Some(seat.join().await) }, stopped(&signals)).await else {
-        started.core.store().close().await;
-        started.core.hint_store().close().await;
+        close(&store, &hints).await;
         return Ok(());
+    };
+    // The clients' ports last: who could connect while the store is read would wait for that, and not go elsewhere.
+    let ports = match Ports::bind(&config, me.core, peers) {
+        Ok(ports) => ports,
+        Err(error) => {
+            close(&store, &hints).await;
+            return Err(error);
+        }
     };
     let shares = Shares::new(config.cores[usize::from(me.core.0)].shares);
     let shell = Shell::new(started.core, epoch, mesh, stalls, shares);
-    let (objects, hints) = shell.look(|core| (core.store().clone(), core.hint_store().clone()));
-    spawn_local(watch_log(shell.clone(), objects, LogId::Objects)).detach();
-    spawn_local(watch_log(shell.clone(), hints, LogId::Hints)).detach();
+    spawn_local(watch_log(shell.clone(), store.clone(), LogId::Objects)).detach();
+    spawn_local(watch_log(shell.clone(), hints.clone(), LogId::Hints)).detach();
     for receiver in receivers {
         spawn_local(receive(shell.clone(), receiver)).detach();
     }
@@ -166,10 +173,17 @@ async fn serve(plan: CorePlan) -> Result<(), ServeError> {
     for connection in transport.connections() {
         connection.close();
     }
-    let (store, hints) = shell.look(|core| (core.store().clone(), core.hint_store().clone()));
-    store.close().await;
-    hints.close().await;
+    close(&store, &hints).await;
     Ok(())
+}
+
+async fn close(objects: &Store<impl Disk>, hints: &Store<impl Disk>) {
+    objects.close().await;
+    hints.close().await;
+}
+
+fn listen(config: &Config, port: u16, sharing: Sharing) -> Result<Listener, ServeError> {
+    Listener::bind(SocketAddr::new(config.member().address, port), sharing).map_err(ServeError::Bind)
 }
 
 /// What one core listens on.
@@ -185,14 +199,12 @@ struct Ports {
 }
 
 impl Ports {
-    fn bind(config: &Config, core: CoreId) -> Result<Self, BindError> {
+    fn bind(config: &Config, core: CoreId, peers: Listener) -> Result<Self, ServeError> {
         let member = config.member();
-        let listen = |port: u16, sharing| Listener::bind(SocketAddr::new(member.address, port), sharing);
         // The exclusive ones first: the shared one would be given to a second node too.
-        let own = listen(member.core_port + core.0, Sharing::Exclusive)?;
-        let peers = listen(member.peer_port + core.0, Sharing::Exclusive)?;
-        let http = (core.0 == 0).then(|| listen(member.http_port, Sharing::Exclusive)).transpose()?;
-        let shared = listen(member.port, Sharing::Cores)?;
+        let own = listen(config, member.core_port + core.0, Sharing::Exclusive)?;
+        let http = (core.0 == 0).then(|| listen(config, member.http_port, Sharing::Exclusive)).transpose()?;
+        let shared = listen(config, member.port, Sharing::Cores)?;
         Ok(Self { own, shared, peers, http })
     }
 

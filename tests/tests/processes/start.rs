@@ -1,12 +1,17 @@
 //! What a node says when it cannot start, and that it starts from whatever a crash left.
 
-use std::{fs, os::unix::process::CommandExt, process::Command};
+use std::{
+    fs,
+    net::{TcpListener, TcpStream},
+    os::unix::process::CommandExt,
+    process::Command,
+};
 
 use rustix::process::Signal;
 
 use super::{
-    cluster::{CORE_PORT, Cluster, PEER_PORT, PORT},
-    harness::{program, quorate, run, wait_for},
+    cluster::{CORE_PORT, Cluster, HTTP_PORT, PEER_PORT, PORT},
+    harness::{Process, program, quorate, run, wait_for},
     talk::{get, put},
 };
 
@@ -38,7 +43,7 @@ fn an_address_in_use_is_told_by_name() {
     for (setting, port) in [("port", PORT), ("core_port", CORE_PORT), ("peer_port", PEER_PORT)] {
         let cluster = Cluster::with_nodes(1);
         let address = cluster.address(1, port);
-        let _taken = std::net::TcpListener::bind(address).unwrap();
+        let _taken = TcpListener::bind(address).unwrap();
         run(&mut serve(&cluster)).assert_failed(&[&address.to_string(), &format!("`{setting}`"), "in use"]);
         assert!(cluster.pid(1).is_none());
     }
@@ -51,6 +56,21 @@ fn a_second_process_of_one_node_is_refused() {
     let pid = node.pid().as_raw_nonzero().to_string();
     run(&mut serve(&cluster)).assert_failed(&["is served already", &pid]);
     assert_eq!(cluster.pid(1), Some(node.pid()));
+}
+
+/// Who connected before would wait until the store is read, and ask nobody else meanwhile.
+#[test]
+fn clients_can_connect_when_they_are_served_and_no_sooner() {
+    let cluster = Cluster::with_nodes(1);
+    let is_open = |port| TcpStream::connect(cluster.address(1, port)).is_ok();
+    let opens_last = |_: &u32| {
+        let node = Process::start(&mut serve(&cluster));
+        wait_for("the peers' port", || is_open(PEER_PORT).then_some(()));
+        node.signal(Signal::STOP);
+        ![PORT, CORE_PORT, HTTP_PORT].into_iter().any(is_open)
+    };
+    // One that is fast serves before it is stopped; and all ports are tried for a moment at the very start.
+    assert_eq!((0..20).filter(opens_last).take(3).count(), 3, "clients were let in too soon");
 }
 
 #[test]
