@@ -111,7 +111,7 @@ pub enum ClientError {
         node: SocketAddr,
         /// Why there is no answer.
         error: ConnectionError,
-        /// The put's token.
+        /// The put's token; none of what changes nothing.
         token: Option<u128>,
     },
     /// The cluster refused. What this means for the data stands with each [`Failure`]; a put that timed out may be
@@ -134,7 +134,8 @@ impl ClientError {
     pub fn may_have_changed(&self) -> bool {
         match self {
             Self::Unreachable { .. } | Self::TooLarge(_) => false,
-            Self::Unanswered { .. } | Self::UnexpectedAnswer => true,
+            Self::Unanswered { token, .. } => token.is_some(),
+            Self::UnexpectedAnswer => true,
             Self::Refused { failure, .. } => failure_may_have_changed(failure),
         }
     }
@@ -144,9 +145,10 @@ impl fmt::Display for ClientError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Unreachable { last } => write!(f, "no node can be reached ({last}); nothing was changed"),
-            Self::Unanswered { node, error, .. } => {
-                write!(f, "{node}: {error}; a write may have been done, a retry with its token is safe")
+            Self::Unanswered { node, error, token: Some(_) } => {
+                write!(f, "{node}: {error}; the write may have been done, a retry with its token is safe")
             }
+            Self::Unanswered { node, error, token: None } => write!(f, "{node}: {error}; nothing was changed"),
             Self::Refused { failure, .. } => write!(f, "{failure}"),
             Self::TooLarge(error) => write!(f, "{error}; nothing was changed"),
             Self::UnexpectedAnswer => f.write_str("a node answered something else than was asked for"),

@@ -67,6 +67,9 @@ impl Common {
                 "no node can be reached ({last}); nothing was changed. Start a cluster with `quorate dev`, or name a \
                  running node by --node ADDRESS:PORT"
             )),
+            ClientError::Unanswered { node, error, .. } => {
+                failed(format!("{node}: {error}; name another node by --node ADDRESS:PORT"))
+            }
             other => failed(other.to_string()),
         })
     }

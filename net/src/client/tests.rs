@@ -205,6 +205,8 @@ fn an_error_says_whether_the_write_may_have_been_done() {
     let error =
         silent.put(&key_in(0), "v".into(), &PutOptions { token: Some(7), ..PutOptions::default() }).unwrap_err();
     assert!(matches!(error, ClientError::Unanswered { token: Some(7), .. }) && error.may_have_changed(), "{error}");
+    let error = silent.get(&key_in(0), GetOptions::default()).unwrap_err();
+    assert!(!error.may_have_changed() && error.to_string().contains("nothing was changed"), "{error}");
 }
 
 #[test]

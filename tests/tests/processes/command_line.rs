@@ -69,6 +69,18 @@ fn errors_say_what_to_do_next_and_are_json_where_that_was_asked_for() {
     }
 }
 
+/// Its address still takes connections.
+#[test]
+fn a_frozen_node_is_told_and_that_another_one_may_be_asked() {
+    let cluster = Cluster::with_nodes(1);
+    let node = cluster.serve(1);
+    node.signal(Signal::STOP);
+    for command in ["get k", "put k v", "status"] {
+        let said = say(&format!("{command} --node {} --timeout 500ms", cluster.clients(1)));
+        said.assert_failed(&["no answer in time; name another node by --node ADDRESS:PORT"]);
+    }
+}
+
 #[test]
 fn help_is_there_however_it_is_asked_for() {
     let help = say("cluster join --help").assert_ok().out.clone();
