@@ -19,6 +19,7 @@ use std::{
     cell::{Cell, RefCell},
     collections::BTreeMap,
     io,
+    mem::MaybeUninit,
     os::fd::{AsRawFd, BorrowedFd},
     rc::Rc,
     time::{Duration, Instant},
@@ -292,6 +293,22 @@ fn descriptor(stream: &TcpStream) -> BorrowedFd<'_> {
     unsafe {
         BorrowedFd::borrow_raw(stream.as_raw_fd())
     }
+}
+
+/// How long ago a socket's last bytes came; zero if the kernel does not tell.
+fn silent_for(socket: BorrowedFd<'_>) -> Duration {
+    let mut info = MaybeUninit::<libc::tcp_info>::zeroed();
+    let mut length = size_of::<libc::tcp_info>() as libc::socklen_t;
+    #[expect(unsafe_code, reason = "there is no safe call for what the kernel knows of a connection")]
+    // SAFETY: the kernel writes no more than `length` bytes to `info`, which is so long; it is all numbers, and was zeroed.
+    let info = unsafe {
+        let to = info.as_mut_ptr().cast();
+        if libc::getsockopt(socket.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_INFO, to, &raw mut length) != 0 {
+            return Duration::ZERO;
+        }
+        info.assume_init()
+    };
+    Duration::from_millis(info.tcpi_last_data_recv.into())
 }
 
 impl Inner {

@@ -373,8 +373,15 @@ impl<D: Disk> Core<D> {
         self.settle(now, out);
     }
 
-    /// Another core says something.
-    pub fn handle_message(&mut self, now: Now, from: Endpoint, message: &ArchivedMessage, out: &mut Vec<Effect>) {
+    /// Another core says something. It came in at `arrived`, and had to wait since.
+    pub fn handle_message(
+        &mut self,
+        now: Now,
+        arrived: Instant,
+        from: Endpoint,
+        message: &ArchivedMessage,
+        out: &mut Vec<Effect>,
+    ) {
         // Who does not belong may only gossip: that is how it learns why, or how it joins.
         let is_heard = self.membership.state().has(from) || planted(Bug::RemovedHeard);
         if !is_heard && !matches!(message, ArchivedMessage::Gossip(_)) {
@@ -383,7 +390,7 @@ impl<D: Disk> Core<D> {
         }
         match message {
             ArchivedMessage::Request(request) => match rkyv::deserialize::<Request, rkyv::rancor::Error>(request) {
-                Ok(request) => self.request(now, Trace::new(now.instant), Origin::Peer(from), request, out),
+                Ok(request) => self.request(now, Trace::new(arrived), Origin::Peer(from), request, out),
                 Err(_) => self.statistics.malformed += 1,
             },
             ArchivedMessage::Reply(reply) => self.forwarded_reply(now, from, reply, out),
@@ -613,7 +620,11 @@ impl<D: Disk> Core<D> {
             0 => self.settings.timeout,
             us => Duration::from_micros(us.into()).min(TIMEOUT_MAX),
         };
-        let deadline = now.instant + timeout;
+        let deadline = trace.begun() + timeout;
+        // Nobody waits for it. Made all the same, a put could replace what its sender, or others, have put elsewhere since.
+        if deadline <= now.instant {
+            return self.fail(reply_to, forwards::MAYBE_DONE, out);
+        }
         let key = match &request.operation {
             Operation::Get(get) => &get.key,
             Operation::Put(put) => &put.key,

@@ -385,7 +385,7 @@ impl World {
         let cause = self.cause_of(message, asked);
         let strangers = |world: &Self| world.shells[at].core().map(|core| core.statistics().strangers);
         let (stranger, before) = (self.is_stranger(at, from, message), strangers(self));
-        self.drive(at, &cause, |core, now, out| core.handle_message(now, from, message, out))?;
+        self.drive(at, &cause, |core, now, out| core.handle_message(now, now.instant, from, message, out))?;
         if stranger && strangers(self) == before {
             let detail = format!("core {at} hears {from}, which it knows does not belong");
             return Err(self.fail("P10 membership", detail));

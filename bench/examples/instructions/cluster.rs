@@ -256,7 +256,9 @@ impl Cluster {
             } else if let Some((from, to, bytes)) = self.frames.pop_front() {
                 let frame = frame::decode(&bytes, usize::MAX).expect("sound").expect("whole");
                 let message = frame.access().expect("a message");
-                self.drive(to, |machine, now, out| machine.handle_message(now, endpoint(from), message, out));
+                self.drive(to, |machine, now, out| {
+                    machine.handle_message(now, now.instant, endpoint(from), message, out);
+                });
                 true
             } else {
                 false

@@ -14,14 +14,16 @@ use std::{
     future::poll_fn,
     io,
     net::SocketAddr,
-    rc::Rc,
+    rc::{Rc, Weak},
     task::{Context, Poll, Waker},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 pub(super) use tasks::spawn;
 
-use super::{Limits, Transport, WhenFull};
+use glommio::net::TcpStream;
+
+use super::{Limits, Transport, WhenFull, descriptor, silent_for};
 
 /// A connection of one core, never used twice while the core runs.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -139,6 +141,8 @@ pub struct Connection(Rc<Shared>);
 struct Shared {
     id: ConnectionId,
     peer: SocketAddr,
+    /// Of the two tasks.
+    stream: RefCell<Weak<RefCell<TcpStream>>>,
     limits: Limits,
     transport: Transport,
     state: Cell<State>,
@@ -173,6 +177,7 @@ impl Connection {
         Self(Rc::new(Shared {
             id,
             peer,
+            stream: RefCell::default(),
             limits,
             transport,
             state: Cell::new(State::Open),
@@ -192,6 +197,13 @@ impl Connection {
     #[must_use]
     pub fn id(&self) -> ConnectionId {
         self.0.id
+    }
+
+    /// How long ago the peer's last bytes came, as the kernel tells it; zero once the connection has ended.
+    #[must_use]
+    pub fn silent_for(&self) -> Duration {
+        let stream = self.0.stream.borrow().upgrade();
+        stream.map_or(Duration::ZERO, |stream| silent_for(descriptor(&stream.borrow())))
     }
 
     /// The other side's address.

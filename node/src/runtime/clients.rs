@@ -111,7 +111,7 @@ impl RespConnection {
     }
 
     fn received(self: &Rc<Self>, input: &[u8]) -> Taken {
-        self.arrived.set(self.shell.instant());
+        self.arrived.set(self.shell.arrived(&self.connection));
         let mut asks = Vec::new();
         let mut taken = Taken { consumed: 0, next: Next::Close };
         let sent = self.connection.send(|out| {
@@ -211,7 +211,7 @@ impl NativeHandler {
     }
 
     fn received(&mut self, connection: &Connection, input: &[u8]) -> Taken {
-        let arrived = self.shell.instant();
+        let arrived = self.shell.arrived(connection);
         let mut consumed = 0;
         for _ in 0..TURN {
             if self.state.share.is_used_up() {

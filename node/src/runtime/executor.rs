@@ -299,7 +299,7 @@ async fn receive(shell: Rc<Shell>, receiver: MeshReceiver<Vec<u8>>) {
     while receiver.receive(&mut batch).await {
         for bytes in batch.drain(..) {
             let frame = frame::decode(&bytes, usize::MAX).ok().flatten().expect("cores of one node send whole frames");
-            shell.message(from, frame.access().expect("cores of one node send sound messages"));
+            shell.message(shell.instant(), from, frame.access().expect("cores of one node send sound messages"));
         }
     }
 }

@@ -15,7 +15,10 @@ use quorate_net::{
 };
 
 use super::shell::Shell;
-use crate::membership::state::{Refusal, Standing};
+use crate::{
+    clock::Instant,
+    membership::state::{Refusal, Standing},
+};
 
 /// What a core says of itself, and expects of others.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -115,6 +118,7 @@ struct PeerHandler {
 
 impl Handler for PeerHandler {
     fn received(&mut self, connection: &Connection, input: &[u8]) -> Taken {
+        let arrived = self.shell.arrived_at_the_earliest();
         let mut consumed = 0;
         loop {
             let rest = &input[consumed..];
@@ -127,7 +131,7 @@ impl Handler for PeerHandler {
             let outcome = match taken {
                 Ok((bytes, message)) => {
                     consumed += bytes;
-                    self.take(connection, message)
+                    self.take(connection, arrived, message)
                 }
                 Err(error) => Err(Fault::Frame(error)),
             };
@@ -164,11 +168,11 @@ impl PeerHandler {
         }
     }
 
-    fn take(&mut self, connection: &Connection, message: &ArchivedMessage) -> Result<(), Fault> {
+    fn take(&mut self, connection: &Connection, arrived: Instant, message: &ArchivedMessage) -> Result<(), Fault> {
         match (self.peer, message) {
             (Some(_), ArchivedMessage::Hello(_)) => Err(Fault::Other("it introduced itself twice".to_owned())),
             (Some(peer), message) => {
-                self.shell.message(peer, message);
+                self.shell.message(arrived, peer, message);
                 Ok(())
             }
             (None, ArchivedMessage::Hello(hello)) => {

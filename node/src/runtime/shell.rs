@@ -46,6 +46,10 @@ pub(super) struct Shell {
     epoch: SystemInstant,
     peers: RefCell<BTreeMap<Endpoint, Connection>>,
     mesh: Mesh<Vec<u8>>,
+    /// When it did something last.
+    last: Cell<Instant>,
+    /// From when to when it did nothing for long, the last time.
+    standstill: Cell<Option<(Instant, Instant)>>,
     waiting: RefCell<AHashMap<u64, Answered>>,
     next_client: Cell<u64>,
     /// An empty list, kept for its memory.
@@ -64,6 +68,12 @@ pub(super) struct Shell {
     /// Whom this core hung up on, why, and when last.
     refused: RefCell<BTreeMap<Stranger, (String, SystemInstant)>>,
 }
+
+/// A core that does nothing for so long stands still.
+const STANDSTILL: Duration = Duration::from_millis(100);
+
+/// So long after that it may still read what had come before.
+const CATCHES_UP: Duration = Duration::from_secs(1);
 
 /// Whom somebody says that it is, and where it came from.
 type Stranger = (Option<Endpoint>, IpAddr);
@@ -91,6 +101,8 @@ impl Shell {
             epoch,
             peers: RefCell::default(),
             mesh,
+            last: Cell::new(instant_since(epoch)),
+            standstill: Cell::default(),
             waiting: RefCell::default(),
             next_client: Cell::new(0),
             spare: Cell::default(),
@@ -138,6 +150,7 @@ impl Shell {
     ) {
         let mut asked = self.spare.take();
         let now = self.now();
+        self.goes_on(now.instant);
         event(&mut self.core.borrow_mut(), now, &mut asked);
         self.effects.borrow_mut().extend(asked.drain(..));
         self.spare.set(asked);
@@ -159,8 +172,40 @@ impl Shell {
         self.drive("a request", |core, now, out| core.handle_request(now, arrived, client, request, out));
     }
 
-    pub(super) fn message(self: &Rc<Self>, from: Endpoint, message: &ArchivedMessage) {
-        self.drive(message_name(message), |core, now, out| core.handle_message(now, from, message, out));
+    /// What another core says, which came at `arrived`.
+    pub(super) fn message(self: &Rc<Self>, arrived: Instant, from: Endpoint, message: &ArchivedMessage) {
+        self.drive(message_name(message), |core, now, out| core.handle_message(now, arrived, from, message, out));
+    }
+
+    /// When what a client's connection brings now came. The kernel kept it meanwhile if this core stood still, and is asked for how
+    /// long: nothing is to be done of which the sender was told that it failed. What counts are the last bytes, since who has
+    /// given up a request sends no more on its connection.
+    pub(super) fn arrived(&self, connection: &Connection) -> Instant {
+        let now = self.instant();
+        if self.stood_still(now).is_some() { now.before(connection.silent_for()) } else { now }
+    }
+
+    /// The same of connections that bring more and more, or are not known: after a standstill it may have come as that began.
+    pub(super) fn arrived_at_the_earliest(&self) -> Instant {
+        let now = self.instant();
+        self.stood_still(now).unwrap_or(now)
+    }
+
+    /// Since when this core stood still, if it did a moment ago.
+    fn stood_still(&self, now: Instant) -> Option<Instant> {
+        self.goes_on(now);
+        let (begun, ended) = self.standstill.get()?;
+        (now.since(ended) < CATCHES_UP).then_some(begun)
+    }
+
+    /// Something is done on this core. Deadlines are looked at so often that there is no long silence but a standstill.
+    fn goes_on(&self, now: Instant) {
+        let last = self.last.replace(now);
+        if now.since(last) > STANDSTILL {
+            // Once more before it had caught up: that counts as one.
+            let before = self.standstill.get().filter(|(_, ended)| last.since(*ended) < CATCHES_UP);
+            self.standstill.set(Some((before.map_or(last, |(begun, _)| begun), now)));
+        }
     }
 
     /// A connection to the peer stands, and it said who it is. A newer one takes the place of an older.
@@ -392,7 +437,7 @@ impl Shell {
     fn receive_own(self: &Rc<Self>, bytes: &[u8]) -> bool {
         let frame = frame::decode(bytes, usize::MAX).ok().flatten().expect("it was just encoded");
         frame.access().is_ok_and(|message| {
-            self.message(self.me, message);
+            self.message(self.instant(), self.me, message);
             true
         })
     }

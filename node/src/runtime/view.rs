@@ -125,12 +125,12 @@ impl View {
         Ok(self.shell.look(changes::state))
     }
 
-    /// Asks a coordinator, as a client that waits as long as the node's default says.
+    /// Asks a coordinator, as a client that waits as long as the node's default says, and is heard of only now.
     pub(super) async fn ask(&self, operation: Operation) -> Outcome {
         let (sender, receiver) = local_channel::new_bounded(1);
         // Who asked may be gone by then.
         let answered = move |reply: Reply| drop(sender.try_send(reply.outcome));
-        self.shell.request(self.shell.instant(), request_for(operation), Box::new(answered));
+        self.shell.request(self.shell.arrived_at_the_earliest(), request_for(operation), Box::new(answered));
         receiver.recv().await.expect("a request is answered, in time or when its time is over")
     }
 

@@ -1,15 +1,23 @@
 //! Nodes that are away for a while, killed or frozen: the others answer as if nothing were, and bring them up to date.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
 
+use bytes::Bytes;
+use quorate_net::{
+    client::PipelinedConnection,
+    message::{Consistency, Durability, Failure, Operation, Outcome, Put, Request},
+};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use super::{
     cluster::{Cluster, Feature},
-    harness::{Process, quorate, run, wait_for},
+    harness::{PATIENCE, Process, quorate, run, wait_for},
     load::Load,
-    talk::{get_all, put_all},
+    talk::{self, get_all, put_all},
 };
 
 /// Operations per second: few, since the tests share their machine with each other.
@@ -109,6 +117,58 @@ fn with_any_one_node_dead_every_key_is_read_and_written() {
             assert_eq!(client(&["get", name]), value, "{name} with node {} dead", dead + 1);
         }
         *node = cluster.serve(dead as u16 + 1);
+    }
+}
+
+/// Its sender was told that it failed, and may have put it elsewhere; others may have gone on from there.
+#[test]
+fn what_a_frozen_node_reads_too_late_is_not_done() {
+    let cluster = Cluster::with_nodes(1);
+    let node = cluster.serve(1);
+    let connect = || PipelinedConnection::connect(cluster.clients(1), PATIENCE).expect("the node listens");
+    let send = |connection: &mut PipelinedConnection, id, timeout_ms: u32, name: &str, value: &'static str| {
+        let put = Put {
+            key: talk::key(name),
+            value: Some(Bytes::from_static(value.as_bytes())),
+            context: None,
+            quorum: 0,
+            durability: Durability::Durable,
+            consistency: Consistency::Strict,
+            token: None,
+            wants_context: true,
+        };
+        let request = Request { id, timeout_us: timeout_ms * 1000, hops: 0, operation: Operation::Put(put) };
+        connection.queue(request).expect("it is small enough");
+        connection.flush().expect("it can be sent");
+    };
+    let receive = |connection: &mut PipelinedConnection| {
+        let reply = connection.receive(Instant::now() + PATIENCE).expect("the node answers");
+        (reply.id, reply.outcome)
+    };
+    let mut known = connect();
+    send(&mut known, 1, 60_000, "key", "before");
+    assert!(matches!(receive(&mut known), (1, Outcome::Written { .. })));
+    node.signal(Signal::STOP);
+    wait_for("all its threads to stand still", || node.stands_still().then_some(()));
+    let mut connections = [known, connect()];
+    for (connection, name) in connections.iter_mut().zip(["one", "two"]) {
+        send(connection, 2, 200, "key", "too late");
+        send(connection, 3, 60_000, name, "waited for");
+    }
+    // It must stand still for longer than the sender waits.
+    std::thread::sleep(Duration::from_secs(2));
+    node.signal(Signal::CONT);
+    for connection in &mut connections {
+        let outcomes: BTreeMap<u64, Outcome> = [receive(connection), receive(connection)].into();
+        assert!(matches!(outcomes[&2], Outcome::Failed(Failure::Timeout { .. })), "{outcomes:?}");
+        assert!(matches!(outcomes[&3], Outcome::Written { .. }), "{outcomes:?}");
+    }
+    assert_eq!(talk::get(cluster.clients(1), "key").1, ["before"]);
+    // What comes then is not late, whoever sends it.
+    let [known, _] = &mut connections;
+    for connection in [known, &mut connect()] {
+        send(connection, 4, 1500, "key", "after");
+        assert!(matches!(receive(connection), (4, Outcome::Written { .. })));
     }
 }
 

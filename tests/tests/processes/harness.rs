@@ -107,6 +107,14 @@ impl Process {
         kill_process(self.pid(), signal).expect("a child that was not waited for can be signalled");
     }
 
+    /// Whether each of its threads was stopped.
+    pub(crate) fn stands_still(&self) -> bool {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", self.pid().as_raw_nonzero())).expect("it runs");
+        let stat = |task: std::fs::DirEntry| std::fs::read_to_string(task.path().join("stat")).unwrap_or_default();
+        // The state stands behind the name, which may hold anything.
+        tasks.flatten().map(stat).all(|stat| stat.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with('T')))
+    }
+
     /// The next lines that it prints, up to one with these words.
     pub(crate) fn read_until(&mut self, words: &str) -> String {
         let child = self.child.as_mut().expect("it was not waited for");

@@ -36,6 +36,7 @@ pub(in crate::transport) fn spawn(
     seat: Option<Seat>,
 ) {
     let stream = Rc::new(RefCell::new(stream));
+    *connection.0.stream.borrow_mut() = Rc::downgrade(&stream);
     let writer = glommio::spawn_local(write(connection.clone(), stream.clone()));
     glommio::spawn_local(async move {
         read(&connection, stream, handler).await;
