@@ -297,9 +297,10 @@ async fn receive(shell: Rc<Shell>, receiver: MeshReceiver<Vec<u8>>) {
     let from = Endpoint::new(shell.me().node, receiver.from());
     let mut batch = Vec::new();
     while receiver.receive(&mut batch).await {
+        let arrived = shell.instant();
         for bytes in batch.drain(..) {
             let frame = frame::decode(&bytes, usize::MAX).ok().flatten().expect("cores of one node send whole frames");
-            shell.message(shell.instant(), from, frame.access().expect("cores of one node send sound messages"));
+            shell.message(arrived, from, frame.access().expect("cores of one node send sound messages"));
         }
     }
 }

@@ -5,10 +5,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use bytes::Bytes;
 use quorate_net::{
     client::PipelinedConnection,
-    message::{Consistency, Durability, Failure, Operation, Outcome, Put, Request},
+    message::{Failure, Outcome, Request},
 };
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -126,18 +125,9 @@ fn what_a_frozen_node_reads_too_late_is_not_done() {
     let cluster = Cluster::with_nodes(1);
     let node = cluster.serve(1);
     let connect = || PipelinedConnection::connect(cluster.clients(1), PATIENCE).expect("the node listens");
-    let send = |connection: &mut PipelinedConnection, id, timeout_ms: u32, name: &str, value: &'static str| {
-        let put = Put {
-            key: talk::key(name),
-            value: Some(Bytes::from_static(value.as_bytes())),
-            context: None,
-            quorum: 0,
-            durability: Durability::Durable,
-            consistency: Consistency::Strict,
-            token: None,
-            wants_context: true,
-        };
-        let request = Request { id, timeout_us: timeout_ms * 1000, hops: 0, operation: Operation::Put(put) };
+    let send = |connection: &mut PipelinedConnection, id, timeout_ms: u32, name: &str, value: &str| {
+        let operation = talk::put_of(name, value, None);
+        let request = Request { id, timeout_us: timeout_ms * 1000, hops: 0, operation };
         connection.queue(request).expect("it is small enough");
         connection.flush().expect("it can be sent");
     };

@@ -41,9 +41,9 @@ pub(crate) fn get(address: SocketAddr, name: &str) -> (Bytes, Vec<Bytes>) {
     }
 }
 
-/// The new context, or why not.
-pub(crate) fn put(address: SocketAddr, name: &str, value: &str, context: Option<Bytes>) -> Result<Bytes, Failure> {
-    let put = Put {
+/// A durable put by the owners alone, with the cluster's W.
+pub(crate) fn put_of(name: &str, value: &str, context: Option<Bytes>) -> Operation {
+    Operation::Put(Put {
         key: key(name),
         value: Some(Bytes::copy_from_slice(value.as_bytes())),
         context,
@@ -52,8 +52,12 @@ pub(crate) fn put(address: SocketAddr, name: &str, value: &str, context: Option<
         consistency: Consistency::Strict,
         token: None,
         wants_context: true,
-    };
-    match ask(address, Operation::Put(put)) {
+    })
+}
+
+/// The new context, or why not.
+pub(crate) fn put(address: SocketAddr, name: &str, value: &str, context: Option<Bytes>) -> Result<Bytes, Failure> {
+    match ask(address, put_of(name, value, context)) {
         Outcome::Written { context, .. } => Ok(context),
         Outcome::Failed(failure) => Err(failure),
         other => panic!("{name} was not written: {other:?}"),
@@ -77,18 +81,7 @@ pub(crate) fn get_all(address: SocketAddr, names: &[&str], quorum: u8) -> Vec<Re
 
 /// Puts many keys, each of which must be accepted.
 pub(crate) fn put_all(address: SocketAddr, values: &BTreeMap<String, String>) {
-    let operation = |(name, value): (&String, &String)| {
-        Operation::Put(Put {
-            key: key(name),
-            value: Some(Bytes::copy_from_slice(value.as_bytes())),
-            context: None,
-            quorum: 0,
-            durability: Durability::Durable,
-            consistency: Consistency::Strict,
-            token: None,
-            wants_context: true,
-        })
-    };
+    let operation = |(name, value): (&String, &String)| put_of(name, value, None);
     for ((name, value), outcome) in values.iter().zip(ask_all(address, values.iter().map(operation))) {
         if let Outcome::Failed(Failure::Overloaded { .. }) = outcome {
             // More at once than a small store takes: nothing was done.
